@@ -1,0 +1,22 @@
+// Command freyja-bench measures how fast freyja reads and writes beside plain maps, a mutex and the
+// least that a read can take, and how reads scale with processors. It prints tables and writes
+// results.json, scaling.svg and scaling.png.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command(os.Stdout, os.Stderr).ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "freyja-bench:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/freyjadb/freyja/benchmarks/driver"
+	"github.com/freyjadb/freyja/benchmarks/engine"
+	"github.com/freyjadb/freyja/benchmarks/report"
+	"github.com/freyjadb/freyja/benchmarks/workload"
+)
+
+// bench is a run under way.
+type bench struct {
+	flags   flags
+	engines []*engine.Engine
+	data    driver.Data
+	dir     string
+	stores  map[string]engine.Store // by engine
+	report  *report.Report
+	stderr  io.Writer
+	seed    uint64 // grows, so that no two measurements draw the same keys
+}
+
+// run does all there is to do with checked flags: it measures, prints the tables and writes the files.
+func run(ctx context.Context, f flags, engines []*engine.Engine, stdout, stderr io.Writer) (err error) {
+	out, err := f.resultsFolder(time.Now())
+	if err != nil {
+		return err
+	}
+	dir, remove, err := f.storeFolder()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+
+	b := &bench{flags: f, dir: dir, stores: make(map[string]engine.Store), stderr: stderr}
+	b.report = &report.Report{
+		Started:   time.Now(),
+		Command:   os.Args,
+		GoVersion: runtime.Version(),
+		Machine:   report.ThisMachine(dir),
+		Settings:  f.settings(dir),
+	}
+	b.engines = b.leaveOut(engines)
+	for _, e := range b.engines {
+		b.report.Engines = append(b.report.Engines, report.Engine{Name: e.Name, About: e.About})
+	}
+	if err := b.measure(ctx); err != nil {
+		return err
+	}
+	b.report.Evaluate()
+	b.report.Seconds = time.Since(b.report.Started).Seconds()
+
+	if err := b.report.WriteText(stdout); err != nil {
+		return err
+	}
+	if err := b.report.WriteJSON(filepath.Join(out, "results.json")); err != nil {
+		return err
+	}
+	if err := b.report.WritePlots(out); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "\nresults.json, scaling.svg and scaling.png are in %s (the run took %.0f s)\n", out, b.report.Seconds)
+	return err
+}
+
+// measure fills in the report.
+func (b *bench) measure(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, b.closeAll()) }()
+
+	b.progress("prepare %d keys", b.flags.keys)
+	b.data.Keys = b.flags.keys
+	if b.data.Values, err = workload.NewValues(b.flags.valueSize); err != nil {
+		return err
+	}
+	if b.data.Dist, err = workload.NewDistribution(b.flags.dist, b.flags.keys, 1); err != nil {
+		return err
+	}
+	clock := driver.ClockCost()
+	b.report.ClockNanoseconds = float64(clock)
+	b.note("latencies time every operation, in runs apart from those that give the rates; reading the clock is %d ns of each", clock.Nanoseconds())
+	b.note("every value read is checked; the rows of \"none\" are what that and drawing keys take, and are part of every other row")
+
+	for _, e := range b.engines {
+		if e.Name == report.Store {
+			if err := b.measureEmpty(e); err != nil {
+				return fmt.Errorf("%s: empty store: %w", e.Name, err)
+			}
+		}
+	}
+	if err := b.openAll(ctx); err != nil {
+		return err
+	}
+	if err := b.verifyAll(); err != nil {
+		return err
+	}
+	if err := b.measureGroup(ctx, report.GroupReads, b.readCells()); err != nil {
+		return err
+	}
+	if err := b.measureGroup(ctx, report.GroupScaling, b.scalingCells()); err != nil {
+		return err
+	}
+	if err := b.measureAllocs(); err != nil {
+		return err
+	}
+	if err := b.measureGroup(ctx, report.GroupWriter, b.writerCells()); err != nil {
+		return err
+	}
+	b.note("a reader beside the writer has a processor of its own only in rows with fewer readers than both GOMAXPROCS and the %d cores; "+
+		"in the others they share, and its latencies contain the time slices of the writer", runtime.NumCPU())
+	return b.verifyAll()
+}
+
+// progress tells a person what is being done now.
+func (b *bench) progress(format string, args ...any) {
+	fmt.Fprintf(b.stderr, "[%4.0f s] %s\n", time.Since(b.report.Started).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (b *bench) note(format string, args ...any) {
+	b.report.Notes = append(b.report.Notes, fmt.Sprintf(format, args...))
+}
