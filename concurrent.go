@@ -1,0 +1,81 @@
+package freyja
+
+import (
+	"fmt"
+	"time"
+)
+
+// ConcurrentKVStore is DB under its FreyjaDB name.
+type ConcurrentKVStore = DB
+
+// KVStoreConfig is the configuration of NewConcurrentKVStore, with the field names of FreyjaDB.
+type KVStoreConfig struct {
+	// DataDir is the store's folder; it is created if it is missing.
+	DataDir string
+	// FsyncInterval is the time between syncs; 0 syncs every write before it returns (Always), as
+	// in FreyjaDB, and a negative one leaves syncing to the kernel (Never).
+	FsyncInterval time.Duration
+	// MaxRecordSize bounds the bytes of key plus value; 0 means no bound but MaxKeySize and
+	// MaxValueSize. A larger record is refused with ErrValueTooLarge.
+	MaxRecordSize int64
+	// Shards is Options.Shards.
+	Shards int
+	// SegmentSize is Options.SegmentSize.
+	SegmentSize int64
+	// ReadOnly is Options.ReadOnly.
+	ReadOnly bool
+}
+
+// NewConcurrentKVStore opens the store in config.DataDir, as Open does with the options that
+// config stands for. Errors are those of Open.
+func NewConcurrentKVStore(config KVStoreConfig) (*ConcurrentKVStore, error) {
+	if config.MaxRecordSize < 0 {
+		return nil, fmt.Errorf("freyja: open %q: MaxRecordSize is %d, less than zero: %w",
+			config.DataDir, config.MaxRecordSize, ErrInvalidOptions)
+	}
+	opts := Options{
+		Shards:        config.Shards,
+		SegmentSize:   config.SegmentSize,
+		ReadOnly:      config.ReadOnly,
+		maxRecordSize: config.MaxRecordSize,
+	}
+	switch {
+	case config.FsyncInterval == 0:
+		opts.Durability = Always
+	case config.FsyncInterval < 0:
+		opts.Durability = Never
+	default:
+		opts.Durability, opts.SyncInterval = Periodic, config.FsyncInterval
+	}
+	return Open(config.DataDir, &opts)
+}
+
+// ConcurrencyStats is what a store has counted since Open. Writers count exactly. Readers write
+// to no shared memory, so theirs are estimates: one read in readSampleEvery, chosen at random, is
+// timed and counted for all. After n reads the standard error of a count is about
+// sqrt(readSampleEvery*n): 3 % after a million reads, 0.3 % after a hundred million.
+type ConcurrencyStats struct {
+	// ConcurrentReads is the number of lookups served beside each other without a lock: Get,
+	// AppendGet, View, Has, and each key of GetMany. Estimated.
+	ConcurrentReads int64
+	// ReadsInFlight is the mean number of lookups under way at the same time since Open: their
+	// summed latency over the time passed (Little's law). Estimated.
+	ReadsInFlight float64
+	// ReadLatencyP50, ReadLatencyP99 and ReadLatencyP999 are quantiles of the time of one call of
+	// Get, AppendGet, View (with its function) or Has, to within an eighth of their value. 0 while
+	// no read was sampled.
+	ReadLatencyP50, ReadLatencyP99, ReadLatencyP999 time.Duration
+
+	// Writes is the number of records appended: puts, and deletes of keys that were there.
+	Writes int64
+	// WriterBlocks is how often a writer found its shard's mutex taken and had to wait for it.
+	WriterBlocks int64
+	// WriterBlockedTime is the time writers spent so, summed over them.
+	WriterBlockedTime time.Duration
+	// IndexSwaps is how often a shard's readers were moved to a newly built index table.
+	IndexSwaps int64
+	// SegmentRolls is how often a shard's writer moved on to a new segment.
+	SegmentRolls int64
+	// Syncs is the number of completed syncs of a shard's log.
+	Syncs int64
+}

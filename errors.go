@@ -1,0 +1,43 @@
+package freyja
+
+import (
+	"errors"
+
+	"github.com/freyjadb/freyja/shard"
+)
+
+// The errors a store returns. Each is tested for with errors.Is: what comes back is wrapped with
+// the operation, and where a file is involved with its quoted path and the offset in it.
+var (
+	// ErrKeyNotFound: the key is absent, deleted or expired.
+	ErrKeyNotFound = shard.ErrKeyNotFound
+	// ErrInvalidKey: the key is empty.
+	ErrInvalidKey = shard.ErrInvalidKey
+	// ErrKeyTooLarge: the key is longer than MaxKeySize.
+	ErrKeyTooLarge = shard.ErrKeyTooLarge
+	// ErrValueTooLarge: the value is longer than MaxValueSize (or than KVStoreConfig.MaxRecordSize).
+	ErrValueTooLarge = shard.ErrValueTooLarge
+	// ErrClosed: the store was closed before the operation began or while it waited.
+	ErrClosed = shard.ErrClosed
+	// ErrReadOnly: a write to a store opened with Options.ReadOnly, or to one that turned read-only
+	// because a sync failed (the error then wraps that failure too).
+	ErrReadOnly = shard.ErrReadOnly
+	// ErrCorrupt: bytes that were known to be on disk do not verify, or a file is shorter than it was.
+	ErrCorrupt = shard.ErrCorrupt
+	// ErrIO: the operating system could not deliver mapped bytes (a bad sector, a vanished disk).
+	ErrIO = shard.ErrIO
+	// ErrFull: a fixed limit of the format was reached, such as 4,096 segments in one shard.
+	ErrFull = shard.ErrFull
+
+	// ErrInvalidOptions: an option, or a combination of options, that no store can have.
+	ErrInvalidOptions = errors.New("invalid options")
+	// ErrLocked: another process, or another Open in this one, has the store.
+	ErrLocked = errors.New("store is locked")
+	// ErrNotStore: the folder is not a freyja store and is not empty either, or is missing and
+	// the store was to be opened read-only.
+	ErrNotStore = errors.New("not a freyja store")
+	// ErrFormat: the store was written by a newer version of freyja than this one.
+	ErrFormat = errors.New("unsupported store format")
+	// ErrShardCount: Options.Shards is set and differs from what the store was created with.
+	ErrShardCount = errors.New("shard count differs")
+)

@@ -1,0 +1,325 @@
+// Package freyja is an embeddable key-value store for services that read far more than they write
+// and run on many cores.
+//
+// Keys are hashed to shards. Each shard has an append-only log in memory-mapped segment files, an
+// index from hashes to places in the log, one writer at a time, and readers that take no
+// lock, wait for nobody, and write to no memory that another core uses: a read is an atomic load of
+// the shard's current view, a probe of the index, and a copy from the mapping. Package
+// shard has the design and the argument for its correctness, docs/concurrency.md what it means
+// for a caller, docs/format.md the bytes on disk.
+//
+//	db, err := freyja.Open("data", nil)
+//	if err != nil {
+//		return err
+//	}
+//	defer db.Close()
+//	err = db.Put([]byte("greeting"), []byte("hello"))
+//	value, err := db.Get([]byte("greeting"))
+//
+// # Guarantees
+//
+// Operations on one key are linearizable: a Get that starts after a Put returned sees that value or
+// a newer one. A write that returned survives the death of the process in every durability
+// mode, and the death of the machine as its mode says (Durability). What survives of a shard is always
+// a prefix of its writes. Damaged bytes are never returned as data: they are an error that
+// names file and offset.
+//
+// # Errors
+//
+// All errors are tested for with errors.Is against the variables of this package. A failed operation
+// changed nothing that is stored, with one exception: a write under Always whose sync fails
+// may be visible until the store is closed, and be gone after.
+package freyja
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/freyjadb/freyja/mmapio"
+	"github.com/freyjadb/freyja/shard"
+)
+
+// lockName is the file that is locked while a store is open. It is never removed: the lock is on the
+// open file and dies with its process.
+const lockName = "LOCK"
+
+// DB is an open store. All methods may be called by any number of goroutines at the same time.
+type DB struct {
+	// Immutable after Open; the fields that reads use come first.
+	shards    []*shard.Shard
+	shardMask uint64
+	hashMask  uint64
+	opts      Options
+	dir       string
+	lock      *mmapio.LockFile
+	recovery  RecoveryReport
+	opened    time.Time
+
+	reads    readSampler
+	health   shard.Health
+	manifest manifestFile
+
+	closeMu sync.Mutex
+	closed  bool          // guarded by closeMu
+	done    chan struct{} // closed by Close: the background goroutines end
+	loops   sync.WaitGroup
+}
+
+// Open opens the store in the folder dir, and creates it if dir is missing or empty and opts does
+// not ask for a read-only store. Nil opts means the defaults. It locks the store against other
+// processes and other Opens, and recovers it: the shards' segments are read in parallel, about as
+// fast as memory or disk delivers them. Recovery says what it found.
+//
+// Errors: ErrInvalidOptions; ErrNotStore if dir holds something else; ErrLocked; ErrFormat for a
+// store of a newer version; ErrShardCount; ErrCorrupt, naming file and offset, for damage in what was
+// known to be on disk; and errors of the file system.
+func Open(dir string, opts *Options) (*DB, error) {
+	o, err := opts.withDefaults()
+	if err == nil && dir == "" {
+		err = fmt.Errorf("the folder's name is empty: %w", ErrInvalidOptions)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("freyja: open %q: %w", dir, err)
+	}
+	db := &DB{opts: o, dir: dir, hashMask: o.hashMask, opened: time.Now(), done: make(chan struct{})}
+	if err := db.open(); err != nil {
+		err = fmt.Errorf("freyja: open %q: %w", dir, err)
+		return nil, errors.Join(err, db.abandon())
+	}
+	db.recovery.Duration = time.Since(db.opened)
+	db.logRecovery()
+	db.startLoops()
+	return db, nil
+}
+
+// open takes the lock, reads or makes the manifest, and recovers the shards.
+func (db *DB) open() error {
+	if err := db.checkFolder(); err != nil {
+		return err
+	}
+	if err := db.takeLock(); err != nil {
+		return err
+	}
+	m, err := db.loadOrCreateManifest()
+	if err != nil {
+		return err
+	}
+	db.manifest.init(filepath.Join(db.dir, manifestName), m)
+	if !db.opts.ReadOnly {
+		if err := db.dropOrphans(m); err != nil {
+			return err
+		}
+	}
+	return db.recoverShards(m)
+}
+
+// checkFolder makes sure that dir is a store or may become one, before anything is written to it.
+func (db *DB) checkFolder() error {
+	entries, err := os.ReadDir(db.dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && db.opts.ReadOnly:
+		return fmt.Errorf("the folder is missing: %w", ErrNotStore)
+	case errors.Is(err, os.ErrNotExist):
+		if err := os.MkdirAll(db.dir, 0o755); err != nil {
+			return err
+		}
+		return mmapio.SyncDir(filepath.Dir(db.dir))
+	case err != nil:
+		return err
+	}
+	foreign := ""
+	for _, e := range entries {
+		switch e.Name() {
+		case manifestName:
+			return nil
+		case lockName, manifestName + ".tmp": // a crash while the store was created leaves these
+		default:
+			foreign = e.Name()
+		}
+	}
+	switch {
+	case foreign != "":
+		return fmt.Errorf("the folder holds %q and no %s: %w", foreign, manifestName, ErrNotStore)
+	case db.opts.ReadOnly:
+		return fmt.Errorf("the folder has no %s: %w", manifestName, ErrNotStore)
+	}
+	return nil
+}
+
+func (db *DB) takeLock() error {
+	lock, err := mmapio.Lock(filepath.Join(db.dir, lockName), !db.opts.ReadOnly)
+	if errors.Is(err, mmapio.ErrLocked) {
+		return fmt.Errorf("%w by another process or another Open: %w", ErrLocked, err)
+	}
+	if err != nil {
+		return err
+	}
+	db.lock = lock
+	return nil
+}
+
+// loadOrCreateManifest holds the store's lock.
+func (db *DB) loadOrCreateManifest() (*manifest, error) {
+	path := filepath.Join(db.dir, manifestName)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) && !db.opts.ReadOnly {
+		return db.createManifest(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err := decodeManifest(b)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %q: %w", path, err)
+	}
+	if db.opts.Shards != 0 && db.opts.Shards != len(m.segments) {
+		return nil, fmt.Errorf("the store has %d shards, Options.Shards is %d: %w", len(m.segments), db.opts.Shards, ErrShardCount)
+	}
+	return m, nil
+}
+
+func (db *DB) createManifest(path string) (*manifest, error) {
+	n := db.opts.Shards
+	if n == 0 {
+		n = DefaultShards
+	}
+	m := &manifest{created: time.Now().UnixNano(), segments: make([][]uint64, n)}
+	if _, err := rand.Read(m.storeID[:]); err != nil {
+		return nil, err
+	}
+	if err := mmapio.WriteFileAtomic(path, m.encode()); err != nil {
+		return nil, fmt.Errorf("create store: %w", err)
+	}
+	db.recovery.Created = true
+	return m, nil
+}
+
+// shardConfig is the configuration of one shard.
+func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer) shard.Config {
+	return shard.Config{
+		Dir:              db.dir,
+		StoreID:          m.storeID,
+		Shard:            number,
+		Shards:           len(m.segments),
+		SegmentSize:      db.opts.SegmentSize,
+		FirstSegmentSize: db.opts.firstSegmentSize,
+		ReadOnly:         db.opts.ReadOnly,
+		SkipChecksum:     db.opts.SkipChecksumOnRead,
+		Segments:         append([]uint64(nil), m.segments[number]...),
+		Drop:             func(ids []uint64) error { return db.manifest.drop(number, ids) },
+		Hash:             db.hash,
+		Health:           &db.health,
+		Preparer:         preparer,
+		Logger:           db.opts.Logger,
+	}
+}
+
+// recoverShards opens the shards, as many at a time as there are processors.
+func (db *DB) recoverShards(m *manifest) error {
+	n := len(m.segments)
+	shards := make([]*shard.Shard, n)
+	reports := make([]shard.Report, n)
+	errs := make([]error, n)
+	preparer := shard.NewPreparer(db.dir, db.manifest.add, db.opts.Logger)
+	var wg sync.WaitGroup
+	tokens := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for i := range n {
+		// The manifest in memory changes while shards recover; each gets its list before that.
+		cfg := db.shardConfig(m, i, preparer)
+		tokens <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-tokens }()
+			shards[i], reports[i], errs[i] = shard.Open(cfg)
+		})
+	}
+	wg.Wait()
+	for _, s := range shards {
+		if s != nil {
+			db.shards = append(db.shards, s)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	db.shardMask = uint64(n - 1)
+	db.addReports(reports)
+	return nil
+}
+
+// dropOrphans removes segment files that a crash left without an entry in the manifest.
+func (db *DB) dropOrphans(m *manifest) error {
+	entries, err := os.ReadDir(db.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		number, id, ok := shard.ParseSegmentName(e.Name())
+		if !ok || m.lists(number, id) {
+			continue
+		}
+		if number >= len(m.segments) || !e.Type().IsRegular() {
+			db.opts.Logger.Warn("file in the store's folder is not the store's and is left alone", "file", e.Name())
+			continue
+		}
+		cfg := db.shardConfig(m, number, nil)
+		removed, cut, err := cfg.DropOrphan(id)
+		switch {
+		case err != nil:
+			return err
+		case cut != nil:
+			db.recovery.Cuts = append(db.recovery.Cuts, *cut)
+		case removed != "":
+			db.recovery.Removed = append(db.recovery.Removed, removed)
+		default:
+			db.opts.Logger.Warn("file in the store's folder is not the store's and is left alone", "file", e.Name())
+		}
+	}
+	return nil
+}
+
+// hash is where every key's hash comes from.
+func (db *DB) hash(key []byte) uint64 { return xxhash.Sum64(key) & db.hashMask }
+
+// Close ends the store. Operations that have begun complete or return ErrClosed, later ones return
+// ErrClosed; a slice that View or GetMany handed out stays valid until its function returns. When
+// Close returns nil everything is on disk, in every durability mode, and the lock is
+// free. Mappings are given back by the garbage collector, which Close wakes. Closing
+// again returns nil.
+func (db *DB) Close() error {
+	db.closeMu.Lock()
+	defer db.closeMu.Unlock()
+	if db.closed {
+		return nil
+	}
+	db.closed = true
+	close(db.done)
+	db.loops.Wait()
+	err := db.abandon()
+	go runtime.GC()
+	if err != nil {
+		return fmt.Errorf("freyja: close %q: %w", db.dir, err)
+	}
+	return nil
+}
+
+// abandon closes what of the store is open.
+func (db *DB) abandon() error {
+	errs := make([]error, len(db.shards))
+	var wg sync.WaitGroup
+	for i, s := range db.shards {
+		wg.Go(func() { errs[i] = s.Close() })
+	}
+	wg.Wait()
+	if db.lock != nil {
+		errs = append(errs, db.lock.Unlock())
+	}
+	return errors.Join(errs...)
+}

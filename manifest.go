@@ -1,0 +1,160 @@
+package freyja
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"math/bits"
+	"slices"
+	"sync"
+
+	"github.com/freyjadb/freyja/mmapio"
+	"github.com/freyjadb/freyja/shard"
+)
+
+// The manifest says what a store consists of. It is replaced as a whole (written beside, synced,
+// renamed over, folder synced), so a crash leaves the old one or the new one.
+//
+//	offset width
+//	     0     8  magic "FREYJMAN"
+//	     8     4  format version of the store
+//	    12     4  number of shards N, a power of two in 1..1024
+//	    16    16  store id, random; every segment repeats it
+//	    32     8  time of creation, Unix nanoseconds
+//	    40    20  zero
+//	    60     4  CRC-32C of bytes 0 to 60
+//	    64        N times: 8 bytes count, then count segment ids of 8 bytes, rising
+//	  last     4  CRC-32C of everything before it
+//
+// The first 64 bytes are to stay as they are in every later version, so that each version can tell
+// a newer store from a damaged one.
+const (
+	manifestName       = "MANIFEST"
+	manifestMagic      = "FREYJMAN"
+	manifestVersion    = 1
+	manifestHeaderSize = 64
+)
+
+type manifest struct {
+	storeID  [16]byte
+	created  int64      // Unix nanoseconds
+	segments [][]uint64 // by shard: ids of its segments, rising
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func (m *manifest) encode() []byte {
+	b := make([]byte, manifestHeaderSize)
+	copy(b, manifestMagic)
+	binary.LittleEndian.PutUint32(b[8:], manifestVersion)
+	binary.LittleEndian.PutUint32(b[12:], uint32(len(m.segments)))
+	copy(b[16:], m.storeID[:])
+	binary.LittleEndian.PutUint64(b[32:], uint64(m.created))
+	binary.LittleEndian.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
+	for _, ids := range m.segments {
+		b = binary.LittleEndian.AppendUint64(b, uint64(len(ids)))
+		for _, id := range ids {
+			b = binary.LittleEndian.AppendUint64(b, id)
+		}
+	}
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// decodeManifest is the inverse of encode. Its errors are ErrCorrupt, with the offset, and ErrFormat
+// for a newer version.
+func decodeManifest(b []byte) (*manifest, error) {
+	corrupt := func(offset int, what string) (*manifest, error) {
+		return nil, fmt.Errorf("at offset %d: %s: %w", offset, what, ErrCorrupt)
+	}
+	if len(b) < manifestHeaderSize+4 {
+		return corrupt(len(b), "file is cut short")
+	}
+	if string(b[:8]) != manifestMagic {
+		return corrupt(0, "not a manifest")
+	}
+	if crc32.Checksum(b[:60], castagnoli) != binary.LittleEndian.Uint32(b[60:]) {
+		return corrupt(0, "header does not match its checksum")
+	}
+	if v := binary.LittleEndian.Uint32(b[8:]); v != manifestVersion {
+		return nil, fmt.Errorf("the store has format version %d, this version of freyja knows %d: %w", v, manifestVersion, ErrFormat)
+	}
+	body, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
+	if crc32.Checksum(body, castagnoli) != sum {
+		return corrupt(manifestHeaderSize, "list of segments does not match its checksum")
+	}
+	shards := binary.LittleEndian.Uint32(b[12:])
+	if shards == 0 || shards > MaxShards || bits.OnesCount32(shards) != 1 {
+		return corrupt(12, fmt.Sprintf("number of shards is %d", shards))
+	}
+	m := &manifest{created: int64(binary.LittleEndian.Uint64(b[32:])), segments: make([][]uint64, shards)}
+	copy(m.storeID[:], b[16:])
+	rest := body[manifestHeaderSize:]
+	for i := range m.segments {
+		if len(rest) < 8 || binary.LittleEndian.Uint64(rest) > uint64(len(rest)-8)/8 {
+			return corrupt(len(body)-len(rest), "list of segments is cut short")
+		}
+		ids := make([]uint64, binary.LittleEndian.Uint64(rest))
+		rest = rest[8:]
+		for j := range ids {
+			ids[j] = binary.LittleEndian.Uint64(rest[8*j:])
+		}
+		if !slices.IsSorted(ids) {
+			return corrupt(len(body)-len(rest), "segment ids do not rise")
+		}
+		rest = rest[8*len(ids):]
+		m.segments[i] = ids
+	}
+	if len(rest) != 0 {
+		return corrupt(len(body)-len(rest), "bytes behind the last list")
+	}
+	return m, nil
+}
+
+// lists reports whether the manifest has segment id of a shard.
+func (m *manifest) lists(number int, id uint64) bool {
+	return number < len(m.segments) && slices.Contains(m.segments[number], id)
+}
+
+// manifestFile is the manifest of an open store, in memory and on disk.
+type manifestFile struct {
+	mu   sync.Mutex
+	path string
+	now  *manifest // guarded by mu; what the file says
+}
+
+func (f *manifestFile) init(path string, m *manifest) { f.path, f.now = path, m }
+
+// add lists new segments. The manifest is on disk when it returns nil, and as before if not.
+func (f *manifestFile) add(refs []shard.SegmentRef) error {
+	return f.replace(func(segments [][]uint64) {
+		for _, ref := range refs {
+			ids := slices.Clone(segments[ref.Shard])
+			i, _ := slices.BinarySearch(ids, ref.ID)
+			segments[ref.Shard] = slices.Insert(ids, i, ref.ID)
+		}
+	})
+}
+
+// drop takes segments of a shard off the list, as add puts them on.
+func (f *manifestFile) drop(number int, gone []uint64) error {
+	return f.replace(func(segments [][]uint64) {
+		segments[number] = slices.DeleteFunc(slices.Clone(segments[number]), func(id uint64) bool {
+			return slices.Contains(gone, id)
+		})
+	})
+}
+
+// replace writes a manifest in which change was made to a copy of the list of lists. The lists
+// themselves it must not change.
+func (f *manifestFile) replace(change func(segments [][]uint64)) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next := *f.now
+	next.segments = slices.Clone(f.now.segments)
+	change(next.segments)
+	if err := mmapio.WriteFileAtomic(f.path, next.encode()); err != nil {
+		return fmt.Errorf("replace manifest: %w", err)
+	}
+	f.now = &next
+	return nil
+}

@@ -1,0 +1,153 @@
+package freyja
+
+import (
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"time"
+
+	"github.com/freyjadb/freyja/shard"
+)
+
+// Durability says when the record of a write is on disk. In every mode a write that returned
+// survives the death of the process: its bytes are in the kernel's page cache by then. The modes
+// differ in what the death of the machine may take.
+type Durability int
+
+const (
+	// Periodic syncs every Options.SyncInterval: a dead machine loses at most the writes of the
+	// last interval and of the sync then under way. The default.
+	Periodic Durability = iota
+	// Always: a write returns after its record is on disk. Concurrent writers of a shard share syncs.
+	Always
+	// Never leaves it to the kernel, which writes dirty pages back within about half a minute on
+	// Linux. Sync and Close still put everything on disk.
+	Never
+)
+
+// String gives the name that ParseDurability takes.
+func (d Durability) String() string {
+	switch d {
+	case Periodic:
+		return "periodic"
+	case Always:
+		return "always"
+	case Never:
+		return "never"
+	}
+	return fmt.Sprintf("Durability(%d)", int(d))
+}
+
+// ParseDurability reads "periodic", "always" or "never". Anything else wraps ErrInvalidOptions.
+func ParseDurability(name string) (Durability, error) {
+	for _, d := range []Durability{Periodic, Always, Never} {
+		if d.String() == name {
+			return d, nil
+		}
+	}
+	return 0, fmt.Errorf("durability %q is not one of periodic, always, never: %w", name, ErrInvalidOptions)
+}
+
+// Limits of a store. Those of a record come from its header (docs/format.md), that of the shards
+// from the number of hash bits the index leaves free.
+const (
+	MaxKeySize   = shard.MaxKeySize   // bytes; a key has 1 to MaxKeySize
+	MaxValueSize = shard.MaxValueSize // bytes; a value has 0 to MaxValueSize
+	MaxShards    = 1024
+)
+
+// What Options fields that are zero stand for.
+const (
+	DefaultShards       = 16
+	DefaultSegmentSize  = 64 << 20 // bytes
+	DefaultSyncInterval = time.Second
+
+	// defaultFirstSegmentSize is small so that an empty or small store is: 16 shards take 4 MiB.
+	defaultFirstSegmentSize = 256 << 10
+)
+
+// Options are the settings of Open. The zero value, like nil, means the defaults.
+type Options struct {
+	// Shards is the number of independent partitions, a power of two in 1..MaxShards. It is fixed
+	// when the store is created and kept in its manifest; 0 means DefaultShards at creation and
+	// what is stored later. More shards let more writers run in parallel and keep index rebuilds
+	// short; each costs one small segment once it is written to.
+	Shards int
+	// SegmentSize is the largest size of a segment's records in bytes, shard.MinSegmentSize to
+	// shard.MaxSegmentSize; 0 means DefaultSegmentSize. A shard's first segment is small and they
+	// grow up to this. A record that is larger gets a segment of its own. It may change from one
+	// Open to the next.
+	SegmentSize int64
+	// Durability says when writes are on disk.
+	Durability Durability
+	// SyncInterval is the time between syncs under Periodic; 0 means DefaultSyncInterval.
+	SyncInterval time.Duration
+	// ReadOnly opens a store that exists, changes none of its files, and refuses writes. Any
+	// number of processes may have a store open so, but not beside one that has it for writing.
+	ReadOnly bool
+	// SkipChecksumOnRead leaves out the checksum of records in sealed segments when Open reads
+	// them (their structure is still checked): a faster Open, at the price that a disk's bit error
+	// in a value is handed out as data. Records at the end of the log are always verified.
+	SkipChecksumOnRead bool
+	// DisableAutoCompact, CompactAtDeadRatio (0..1, default 0.5) and CompactBytesPerSecond (0: no
+	// bound) are the settings of compaction. This version does not compact: they are checked and
+	// have no effect yet.
+	DisableAutoCompact    bool
+	CompactAtDeadRatio    float64
+	CompactBytesPerSecond int64
+	// Logger receives what Open recovered and what the background work met; nil means silent.
+	Logger *slog.Logger
+
+	// maxRecordSize bounds key plus value in bytes, 0 for no bound but the format's. Set through
+	// KVStoreConfig.
+	maxRecordSize int64
+	// hashMask is and-ed onto every key's hash; 0 stands for all ones. Only tests set it, to make
+	// keys collide.
+	hashMask    uint64
+	useHashMask bool
+	// firstSegmentSize overrides how small a shard's first segment is, in tests.
+	firstSegmentSize int64
+}
+
+// withDefaults returns a copy of opts with its zero fields filled in, or what is wrong with it.
+func (opts *Options) withDefaults() (Options, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.Shards < 0 || o.Shards > MaxShards || bits.OnesCount(uint(o.Shards)) > 1 {
+		return o, fmt.Errorf("Shards is %d, not a power of two in 1..%d: %w", o.Shards, MaxShards, ErrInvalidOptions)
+	}
+	if o.SegmentSize == 0 {
+		o.SegmentSize = DefaultSegmentSize
+	}
+	if o.SegmentSize < shard.MinSegmentSize || o.SegmentSize > shard.MaxSegmentSize {
+		return o, fmt.Errorf("SegmentSize is %d bytes, not in %d..%d: %w",
+			o.SegmentSize, shard.MinSegmentSize, shard.MaxSegmentSize, ErrInvalidOptions)
+	}
+	if o.Durability < Periodic || o.Durability > Never {
+		return o, fmt.Errorf("Durability is %d, not Periodic, Always or Never: %w", int(o.Durability), ErrInvalidOptions)
+	}
+	if o.SyncInterval < 0 {
+		return o, fmt.Errorf("SyncInterval is %v, less than zero: %w", o.SyncInterval, ErrInvalidOptions)
+	}
+	if o.SyncInterval == 0 {
+		o.SyncInterval = DefaultSyncInterval
+	}
+	if !(o.CompactAtDeadRatio >= 0 && o.CompactAtDeadRatio <= 1) {
+		return o, fmt.Errorf("CompactAtDeadRatio is %v, not in 0..1: %w", o.CompactAtDeadRatio, ErrInvalidOptions)
+	}
+	if o.CompactBytesPerSecond < 0 {
+		return o, fmt.Errorf("CompactBytesPerSecond is %d, less than zero: %w", o.CompactBytesPerSecond, ErrInvalidOptions)
+	}
+	if o.firstSegmentSize == 0 {
+		o.firstSegmentSize = defaultFirstSegmentSize
+	}
+	if !o.useHashMask {
+		o.hashMask = ^uint64(0)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}

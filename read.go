@@ -1,0 +1,130 @@
+package freyja
+
+import (
+	"fmt"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/freyjadb/freyja/shard"
+)
+
+// Get returns a copy of the value of key, never nil without an error. It allocates the copy.
+// Errors: ErrKeyNotFound, ErrInvalidKey, ErrKeyTooLarge, ErrClosed, ErrCorrupt, ErrIO.
+func (db *DB) Get(key []byte) ([]byte, error) {
+	value, err := db.AppendGet(nil, key)
+	if value == nil && err == nil {
+		value = []byte{}
+	}
+	return value, err
+}
+
+// AppendGet appends the value of key to dst and returns the extended slice. It allocates nothing
+// if the value fits. On an error it returns dst. Errors are those of Get.
+func (db *DB) AppendGet(dst, key []byte) ([]byte, error) {
+	if uint(len(key)-1) >= MaxKeySize {
+		return dst, keyError("get", key)
+	}
+	start := db.reads.begin()
+	h := xxhash.Sum64(key) & db.hashMask
+	out, err := db.shards[h&db.shardMask].AppendGet(dst, key, h)
+	if start != 0 {
+		db.reads.end(start)
+	}
+	if err != nil {
+		return out, readError("get", err)
+	}
+	return out, nil
+}
+
+// View calls fn with the value of key as it lies in the mapping, without a copy. The slice is valid
+// only until fn returns and must not be stored into (that is a fault, which View returns as a
+// panic of the goroutine). fn may write to the store. View returns fn's error as it
+// is, and otherwise the errors of Get. It allocates nothing.
+func (db *DB) View(key []byte, fn func(value []byte) error) error {
+	if uint(len(key)-1) >= MaxKeySize {
+		return keyError("view", key)
+	}
+	start := db.reads.begin()
+	h := xxhash.Sum64(key) & db.hashMask
+	err := db.shards[h&db.shardMask].View(key, h, fn)
+	if start != 0 {
+		db.reads.end(start)
+	}
+	if err != nil {
+		return readError("view", err)
+	}
+	return nil
+}
+
+// GetMany looks up keys and calls fn for each of them in order: with its value, as View does, or
+// with ok false if it is not there. It has up to 32 keys under way at once so that their cache misses
+// overlap, which makes it several times as fast as one Get after the other. Each key is read at
+// a moment of its own. It stops at the first error of fn, which it returns as it is, or of a key:
+// ErrInvalidKey, ErrKeyTooLarge (both before fn is called at all), ErrClosed, ErrCorrupt, ErrIO.
+// It allocates nothing.
+func (db *DB) GetMany(keys [][]byte, fn func(i int, value []byte, ok bool) error) error {
+	for i, key := range keys {
+		if uint(len(key)-1) >= MaxKeySize {
+			return fmt.Errorf("key %d of %d: %w", i, len(keys), keyError("get", key))
+		}
+	}
+	start := db.reads.beginMany(len(keys))
+	err := shard.GetMany(db.shards, db.hashMask, keys, fn)
+	if start != 0 {
+		db.reads.endMany(start, len(keys))
+	}
+	if err != nil {
+		return readError("get", err)
+	}
+	return nil
+}
+
+// Has reports whether key is there. It reads the record's key but not its value, and allocates
+// nothing. Errors are those of Get, except that an absent key is none.
+func (db *DB) Has(key []byte) (bool, error) {
+	if uint(len(key)-1) >= MaxKeySize {
+		return false, keyError("has", key)
+	}
+	start := db.reads.begin()
+	h := xxhash.Sum64(key) & db.hashMask
+	ok, err := db.shards[h&db.shardMask].Has(key, h)
+	if start != 0 {
+		db.reads.end(start)
+	}
+	if err != nil {
+		return false, readError("has", err)
+	}
+	return ok, nil
+}
+
+// Len returns the number of keys, counting those whose expiry has passed and that nothing has
+// overwritten. While writes go on it is the count of each shard at a moment of its own. It
+// takes no lock; its cost grows with the number of shards. A closed store has 0.
+func (db *DB) Len() int {
+	n := 0
+	for _, s := range db.shards {
+		n += s.Len()
+	}
+	return n
+}
+
+// keyError is the error for a key that no store can have.
+//
+//go:noinline
+func keyError(verb string, key []byte) error {
+	if len(key) == 0 {
+		return fmt.Errorf("freyja: %s: %w", verb, ErrInvalidKey)
+	}
+	return fmt.Errorf("freyja: %s: key has %d bytes, more than %d: %w", verb, len(key), MaxKeySize, ErrKeyTooLarge)
+}
+
+// readError names the operation in an error of a shard. An absent key is too common to allocate an
+// error for.
+//
+//go:noinline
+func readError(verb string, err error) error {
+	if err == ErrKeyNotFound {
+		return err
+	}
+	return shard.ReadError(err)
+}

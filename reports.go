@@ -1,0 +1,52 @@
+package freyja
+
+import (
+	"time"
+
+	"github.com/freyjadb/freyja/shard"
+)
+
+// Cut is a stretch of bytes that recovery took from the end of a shard's log because it does not
+// verify: a write that was under way when the process or the machine died.
+type Cut = shard.Cut
+
+// RecoveryReport is what Open found in the store's files and did about it.
+type RecoveryReport struct {
+	// Created: the store did not exist and was made.
+	Created bool
+	// Clean: the last writer closed the store, so nothing had to be recovered.
+	Clean bool
+	// Segments and Records are how many segment files and records were read.
+	Segments int
+	Records  int64
+	// Bytes is the size of those records.
+	Bytes int64
+	// Cuts lists what was taken from the ends of logs, by shard. After the death of a process
+	// that is at most the write each writer was in the middle of; after that of a machine
+	// it may be all that was not synced yet. The bytes are kept in the files that the cuts name
+	// (in a read-only store they stay where they are).
+	Cuts []Cut
+	// Removed lists files that a crash left behind half made: they held no record.
+	Removed []string
+	// Duration is how long all of Open took.
+	Duration time.Duration
+}
+
+// Usage is what a store, or one shard of it, holds now. Bytes of records count their header,
+// key, value and padding.
+type Usage struct {
+	// Keys is the number of keys, counting those that have expired and not been overwritten.
+	Keys int64
+	// LiveBytes is the size of the newest record of each of those keys, DeadBytes that of all other
+	// records: overwritten ones, deleted ones and the tombstones themselves.
+	LiveBytes, DeadBytes int64
+	// DiskBytes is the length of the segment files, with space reserved for records to come.
+	DiskBytes int64
+	// IndexBytes is the memory of the index tables that readers see now, outside the Go heap.
+	// Tables replaced lately come on top until the garbage collector has run.
+	IndexBytes int64
+	// Segments is the number of segment files.
+	Segments int
+	// Shards is the same for each shard, in order; nil in the entry of a shard.
+	Shards []Usage
+}

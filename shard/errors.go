@@ -1,0 +1,40 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// The errors of a shard; package freyja gives them out under the same names and documents them.
+var (
+	ErrKeyNotFound   = errors.New("key not found")
+	ErrInvalidKey    = errors.New("key is empty")
+	ErrKeyTooLarge   = errors.New("key too large")
+	ErrValueTooLarge = errors.New("value too large")
+	ErrClosed        = errors.New("store is closed")
+	ErrReadOnly      = errors.New("store is read-only")
+	ErrCorrupt       = errors.New("corrupt data")
+	ErrIO            = errors.New("input/output error")
+	ErrFull          = errors.New("limit of the format reached")
+)
+
+// corrupt is the error for damage at an offset of a file.
+func corrupt(path string, offset int64, what string) error {
+	return fmt.Errorf("read %q at offset %d: %s: %w", path, offset, what, ErrCorrupt)
+}
+
+// faultError gives what the fault guard caught the error that a caller tests for: bytes that the
+// file no longer has are damage, bytes that the system could not deliver are a failure of the disk.
+// Errors that are no fault pass unchanged.
+func faultError(err error) error {
+	var fault *mmapio.FaultError
+	if !errors.As(err, &fault) {
+		return err
+	}
+	if errors.Is(fault, mmapio.ErrTruncated) {
+		return fmt.Errorf("%w: %w", err, ErrCorrupt)
+	}
+	return fmt.Errorf("%w: %w", err, ErrIO)
+}

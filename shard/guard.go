@@ -1,0 +1,15 @@
+package shard
+
+import (
+	"runtime/debug"
+
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// storeGuarded runs fn, which stores into a mapping, under the fault guard: space that a file
+// system took back although it was reserved, or a failing disk, is an error and no dead process.
+func storeGuarded(fn func()) (err error) {
+	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
+	fn()
+	return nil
+}

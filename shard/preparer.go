@@ -1,0 +1,153 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// SegmentRef names a segment in a store.
+type SegmentRef struct {
+	Shard int
+	ID    uint64
+}
+
+// Preparer makes the segment files of a store's shards: creates, reserves and maps them, has them
+// listed in the manifest, and faults in their pages, so that the writer finds memory ready. It
+// works on one goroutine, which runs while there is something to do: preparing is faulting in pages, of
+// which a core does about a gigabyte a second, and several at once would take the processors from
+// the writers they are for. What was asked for while it worked is done as one batch: shards
+// fill at about the same time, and the syncs of the folder and the manifest then serve all.
+type Preparer struct {
+	dir      string
+	register func([]SegmentRef) error
+	logger   *slog.Logger
+
+	mu      sync.Mutex
+	queue   []request // guarded by mu
+	running bool      // guarded by mu: the goroutine is there and will look at the queue again
+}
+
+// request asks for a segment of a shard.
+type request struct {
+	cfg      *Config
+	id       uint64
+	capacity int64         // bytes of records
+	deliver  chan prepared // has room for the answer
+}
+
+// prepared is what became of a request.
+type prepared struct {
+	seg *segment
+	err error
+}
+
+// NewPreparer returns the preparer of the store in dir. register adds segments to the manifest,
+// all or none, which is on disk when it returns nil.
+func NewPreparer(dir string, register func([]SegmentRef) error, logger *slog.Logger) *Preparer {
+	return &Preparer{dir: dir, register: register, logger: logger}
+}
+
+// prepare asks for a segment with room for capacity bytes of records. The channel delivers it, or
+// an error, exactly once; on an error nothing of the segment is left. When it is delivered the file, its
+// header, its entry in the folder and the manifest that lists it are on disk, so no synced
+// record can be in a file that a crash takes away.
+func (p *Preparer) prepare(cfg *Config, id uint64, capacity int64) <-chan prepared {
+	deliver := make(chan prepared, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue = append(p.queue, request{cfg, id, capacity, deliver})
+	if !p.running {
+		p.running = true
+		go p.run()
+	}
+	return deliver
+}
+
+// run works until the queue is empty.
+func (p *Preparer) run() {
+	for {
+		p.mu.Lock()
+		batch := p.queue
+		p.queue = nil
+		p.running = len(batch) > 0
+		p.mu.Unlock()
+		if len(batch) == 0 {
+			return
+		}
+		segs := p.makeAll(batch)
+		for i, seg := range segs {
+			if seg == nil {
+				continue
+			}
+			if err := seg.file.Populate(0, batch[i].capacity+headerSize); err != nil {
+				p.logger.Warn("pages of a new segment were not populated ahead", "segment", seg.path, "error", err)
+			}
+			seg.populating.Done()
+		}
+	}
+}
+
+// makeAll makes the segments of a batch and delivers them. Its result has nil for those that failed.
+func (p *Preparer) makeAll(batch []request) []*segment {
+	segs := make([]*segment, len(batch))
+	errs := make([]error, len(batch))
+	var refs []SegmentRef
+	for i, r := range batch {
+		if segs[i], errs[i] = r.make(); errs[i] == nil {
+			refs = append(refs, SegmentRef{r.cfg.Shard, r.id})
+		}
+	}
+	if err := p.list(refs); err != nil {
+		for i, seg := range segs {
+			if seg != nil {
+				errs[i] = errors.Join(fmt.Errorf("create segment %q: %w", seg.path, err), seg.file.Discard())
+				segs[i] = nil
+			}
+		}
+	}
+	for i, r := range batch {
+		if segs[i] != nil {
+			segs[i].populating.Add(1)
+		}
+		r.deliver <- prepared{segs[i], errs[i]}
+	}
+	return segs
+}
+
+// list puts the new files' entries in the folder on disk, and then has them listed: the manifest
+// must never name a file that is not there.
+func (p *Preparer) list(refs []SegmentRef) error {
+	if len(refs) == 0 {
+		return nil
+	}
+	if err := mmapio.SyncDir(p.dir); err != nil {
+		return err
+	}
+	return p.register(refs)
+}
+
+// make creates the file of a segment with its header, on disk.
+func (r *request) make() (*segment, error) {
+	path := r.cfg.segmentPath(r.id)
+	file, err := mmapio.Create(path, headerSize+r.capacity)
+	if err != nil {
+		return nil, fmt.Errorf("create segment: %w", err)
+	}
+	h := r.cfg.header(r.id)
+	if err := storeGuarded(func() { h.encode(file.Bytes()) }); err != nil {
+		return nil, errors.Join(fmt.Errorf("create segment: %w", err), file.Discard())
+	}
+	if err := file.Sync(0, headerSize); err != nil {
+		return nil, errors.Join(fmt.Errorf("create segment: %w", err), file.Discard())
+	}
+	seg := newSegment(r.id, file.Mapping())
+	seg.file = file
+	seg.end, seg.syncedEnd = headerSize, headerSize
+	seg.mark = mark{end: headerSize, state: stateOpen}
+	seg.disk = seg.size
+	return seg, nil
+}

@@ -1,0 +1,72 @@
+package shard
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// quarantineDir is where recovery keeps what it cuts, below the store's folder.
+func quarantineDir(dir string) string { return filepath.Join(dir, "quarantine") }
+
+// quarantine keeps bytes that recovery is about to cut, under name or, if that is taken, name and
+// a number: a recovery that was killed may have kept more of them than are left now. They are on
+// disk when it returns, with the path of the file.
+func (c *Config) quarantine(name string, b []byte) (path string, err error) {
+	dir := quarantineDir(c.Dir)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("keep what recovery cuts: %w", err)
+	}
+	path = freeName(filepath.Join(dir, name))
+	if err := mmapio.WriteFileAtomic(path, b); err != nil {
+		return "", fmt.Errorf("keep what recovery cuts: %w", err)
+	}
+	if err := mmapio.SyncDir(c.Dir); err != nil {
+		return "", fmt.Errorf("keep what recovery cuts: %w", err)
+	}
+	return path, nil
+}
+
+// freeName returns path, or path with a number behind it, such that no file has the name.
+func freeName(path string) string {
+	name := path
+	for i := 2; ; i++ {
+		if _, err := os.Lstat(name); err != nil {
+			return name
+		}
+		name = fmt.Sprintf("%s.%d", path, i)
+	}
+}
+
+// DropOrphan deals with a segment file that the manifest does not list: one whose creation a crash
+// cut short, or whose removal. Without records it is removed; with records it is
+// kept in the quarantine and removed. A file that is not of this store is left alone: both
+// results are then empty.
+func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
+	path := c.segmentPath(id)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", nil, fmt.Errorf("read segment: %w", err)
+	}
+	used := usedBytes(b)
+	h := c.header(id)
+	if used > 0 && h.check(b, path) != nil {
+		return "", nil, nil
+	}
+	if used > headerSize {
+		kept, err := c.quarantine(filepath.Base(path), b[:used])
+		if err != nil {
+			return "", nil, err
+		}
+		cut = &Cut{Shard: c.Shard, File: path, Offset: headerSize, Bytes: used - headerSize,
+			Reason: "the manifest does not list the segment", Quarantine: kept}
+	} else {
+		removed = path
+	}
+	if err := os.Remove(path); err != nil {
+		return "", nil, fmt.Errorf("remove segment: %w", err)
+	}
+	return removed, cut, nil
+}

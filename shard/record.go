@@ -1,0 +1,122 @@
+package shard
+
+import (
+	"encoding/binary"
+	"math"
+	"time"
+)
+
+// A record is one write. All numbers are little-endian.
+//
+//	offset width
+//	     0     4  CRC-32C of everything behind it up to the end of the value
+//	     4     1  kind: 1 put, 2 delete
+//	     5     1  flags: bit 0, an expiry is there
+//	     6     2  key length less one
+//	     8     4  value length
+//	    12     8  sequence number, counting a shard's writes from 1
+//	    20   0|8  expiry, Unix time in nanoseconds
+//	           k  key
+//	           v  value
+//	           p  zeros, so that the record ends at a multiple of 16
+//	           1  end mark 0xA5
+//
+// The end mark is inside the padded length. A file that is cut short in the middle of a record reads
+// as zeros up to the end of its last page, so a reader that finds the mark in place knows, for the
+// price of one byte on a line it touches anyway, that no byte before it was cut off.
+type record struct {
+	kind   byte
+	flags  byte
+	seq    uint64
+	expiry int64 // Unix nanoseconds, 0 for none
+	key    []byte
+	value  []byte
+	size   int64 // bytes it takes in the segment
+}
+
+// recordSize is the number of bytes a record takes in a segment.
+func recordSize(keyLen, valueLen int, expiry int64) int64 {
+	n := int64(recordFixed) + int64(keyLen) + int64(valueLen) + 1
+	if expiry != 0 {
+		n += expirySize
+	}
+	return (n + recordAlign - 1) &^ (recordAlign - 1)
+}
+
+// encodeRecord writes a record into b, which has recordSize bytes, all zero or left from a write
+// that failed. The checksum is taken from the bytes as they lie in b, so that a caller who
+// changes key or value meanwhile cannot leave a record that does not verify.
+func encodeRecord(b []byte, kind byte, seq uint64, expiry int64, key, value []byte) {
+	body := recordFixed
+	var flags byte
+	if expiry != 0 {
+		flags = flagExpiry
+		binary.LittleEndian.PutUint64(b[body:], uint64(expiry))
+		body += expirySize
+	}
+	b[4] = kind
+	b[5] = flags
+	binary.LittleEndian.PutUint16(b[6:], uint16(len(key)-1))
+	binary.LittleEndian.PutUint32(b[8:], uint32(len(value)))
+	binary.LittleEndian.PutUint64(b[12:], seq)
+	copy(b[body:], key)
+	copy(b[body+len(key):], value)
+	end := body + len(key) + len(value)
+	clear(b[end : len(b)-1])
+	b[len(b)-1] = endMark
+	binary.LittleEndian.PutUint32(b, checksum(b[4:end]))
+}
+
+// decodeRecord reads the record at the start of b, which reaches to the end of the segment. With
+// verify it checks the checksum; the structure is always checked. The reason is empty for a whole
+// record, and says what is wrong with anything else. Key and value alias b.
+func decodeRecord(b []byte, verify bool) (r record, reason string) {
+	if len(b) < recordAlign*2 {
+		return r, "record is cut short"
+	}
+	r.kind, r.flags = b[4], b[5]
+	if r.kind != kindPut && r.kind != kindDelete || r.flags&^flagExpiry != 0 {
+		return r, "record has an unknown kind or flag"
+	}
+	keyLen := int(binary.LittleEndian.Uint16(b[6:])) + 1
+	valueLen := int(binary.LittleEndian.Uint32(b[8:]))
+	if valueLen > MaxValueSize || r.kind == kindDelete && valueLen != 0 {
+		return r, "record has an impossible value length"
+	}
+	r.seq = binary.LittleEndian.Uint64(b[12:])
+	body := recordFixed
+	if r.flags&flagExpiry != 0 {
+		r.expiry = int64(binary.LittleEndian.Uint64(b[recordFixed:]))
+		body += expirySize
+		if r.expiry == 0 {
+			return r, "record has an expiry of zero"
+		}
+	}
+	r.size = recordSize(keyLen, valueLen, r.expiry)
+	if r.size > int64(len(b)) {
+		return r, "record is cut short"
+	}
+	if b[r.size-1] != endMark {
+		return r, "record has no end mark"
+	}
+	end := body + keyLen + valueLen
+	if verify && checksum(b[4:end]) != binary.LittleEndian.Uint32(b) {
+		return r, "record does not match its checksum"
+	}
+	r.key = b[body : body+keyLen : body+keyLen]
+	r.value = b[body+keyLen : end : end]
+	return r, ""
+}
+
+// expired reports whether an expiry has passed.
+func expired(expiry int64) bool { return expiry <= time.Now().UnixNano() }
+
+// ExpiryAfter is the expiry of a record that lives for ttl from now, in Unix nanoseconds. A time
+// beyond what that can say (the year 2262) is its last.
+func ExpiryAfter(ttl time.Duration) int64 {
+	now := time.Now().UnixNano()
+	if int64(ttl) > math.MaxInt64-now {
+		return math.MaxInt64
+	}
+	return now + int64(ttl)
+}

@@ -1,0 +1,132 @@
+package shard
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"github.com/freyjadb/freyja/hashidx"
+)
+
+// view is what a reader works on: an index table and the segments its slots point into. A view is
+// never changed. It is replaced when the table is (growth, purge) and when a segment comes or goes.
+//
+// Publish before use: the writer publishes a view that has a new segment before any slot points into
+// it, and a view that has a new table before it changes a slot of that table. So a reader that
+// meets a segment its view lacks holds a stale view, and loading the view again must help.
+//
+// What a view refers to stays mapped: the table's memory and each segment's mapping are given back
+// by cleanups that run once they are unreachable, and a reader keeps its view reachable until it
+// is done with the bytes (runtime.KeepAlive). The collector does not see pointers into mappings;
+// the KeepAlive is what makes it true.
+type view struct {
+	table    *hashidx.Table // nil in the view of a closed shard
+	segments []window       // by segment number; an entry that is zero is free
+	err      error          // why there is no table
+}
+
+// window is a segment as readers see it, laid out flat so that reaching a record takes one load
+// beyond the slot's.
+type window struct {
+	base unsafe.Pointer
+	size uint64 // bytes mapped
+	seg  *segment
+}
+
+// location packs where a record lies: segment number and offset in units of recordAlign.
+func location(number uint64, offset int64) hashidx.Location {
+	return hashidx.Location(number<<offsetBits | uint64(offset)/recordAlign)
+}
+
+func locationNumber(loc hashidx.Location) uint64 { return uint64(loc) >> offsetBits }
+
+func locationOffset(loc hashidx.Location) int64 {
+	return int64(uint64(loc)&(1<<offsetBits-1)) * recordAlign
+}
+
+// find returns the value of key in v, aliasing the mapping. A stale reports that v lacks a segment
+// that a slot points into. Otherwise err is nil, ErrKeyNotFound, what closed the shard, or
+// ErrCorrupt for a record that is not what was written.
+//
+// This is the path of every read. What it checks of a record: that it lies inside its
+// segment, that it is a put of this key, that its end mark is there (record.go says why), and
+// that it has not expired. Its checksum was verified when it was read from the disk at Open, or
+// was computed by this process.
+func (v *view) find(key []byte, hash uint64) (value []byte, stale bool, err error) {
+	if v.table == nil {
+		return nil, false, v.err
+	}
+	loc, pos := v.table.First(hash)
+	for loc != 0 {
+		number := locationNumber(loc)
+		if number >= uint64(len(v.segments)) || v.segments[number].base == nil {
+			return nil, true, nil
+		}
+		w := &v.segments[number]
+		offset := uint64(locationOffset(loc))
+		if offset+2*recordAlign > w.size {
+			return nil, false, v.damaged(loc, "record lies outside its segment")
+		}
+		p := unsafe.Add(w.base, offset)
+		head := binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(p, 4))[:])
+		if head&0xffffffff == uint64(kindPut)|uint64(len(key)-1)<<16 {
+			// A put of a key of this length, without flags.
+			n := head >> 32
+			body := unsafe.Add(p, recordFixed)
+			last := (recordFixed + uint64(len(key)) + n) | (recordAlign - 1)
+			if offset+last >= w.size {
+				return nil, false, v.damaged(loc, "record lies outside its segment")
+			}
+			if string(unsafe.Slice((*byte)(body), len(key))) == string(key) {
+				if *(*byte)(unsafe.Add(p, last)) != endMark {
+					return nil, false, v.damaged(loc, "record has no end mark")
+				}
+				return unsafe.Slice((*byte)(unsafe.Add(body, len(key))), n), false, nil
+			}
+		}
+		if value, found, err := v.findUnlikely(loc, key); found || err != nil {
+			return value, false, err
+		}
+		loc, pos = v.table.Next(hash, pos)
+	}
+	return nil, false, ErrKeyNotFound
+}
+
+// findUnlikely looks at a candidate that is not plainly the key's: it has an expiry, is another
+// key with the same fingerprint (one candidate in many thousands), or is damaged. Telling the
+// last two apart takes the checksum: a record whose key was zeroed by a cut would otherwise pass
+// for another key's, and the read for a miss.
+//
+//go:noinline
+func (v *view) findUnlikely(loc hashidx.Location, key []byte) (value []byte, found bool, err error) {
+	w := &v.segments[locationNumber(loc)]
+	r, reason := decodeRecord(unsafe.Slice((*byte)(w.base), w.size)[locationOffset(loc):], true)
+	switch {
+	case reason != "":
+		return nil, false, v.damaged(loc, reason)
+	case string(r.key) != string(key):
+		return nil, false, nil
+	case r.kind != kindPut:
+		return nil, false, v.damaged(loc, "index slot points to a record that is no put")
+	case r.expiry != 0 && expired(r.expiry):
+		return nil, false, ErrKeyNotFound
+	}
+	return r.value, true, nil
+}
+
+// damaged is the error for a record that is not what the index says it is.
+func (v *view) damaged(loc hashidx.Location, what string) error {
+	return corrupt(v.segments[locationNumber(loc)].seg.path, locationOffset(loc), what)
+}
+
+// with returns a copy of v that has seg under its number.
+func (v *view) with(seg *segment) *view {
+	next := &view{table: v.table, segments: make([]window, max(len(v.segments), int(seg.number)+1))}
+	copy(next.segments, v.segments)
+	next.segments[seg.number] = window{base: seg.base, size: uint64(seg.size), seg: seg}
+	return next
+}
+
+// withTable returns a copy of v that has another index table.
+func (v *view) withTable(t *hashidx.Table) *view {
+	return &view{table: t, segments: v.segments}
+}

@@ -1,0 +1,205 @@
+package shard
+
+import (
+	"bytes"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/freyjadb/freyja/hashidx"
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// found is what the index has for a key.
+type found struct {
+	ok     bool // there is a record, which may have expired
+	pos    hashidx.Position
+	loc    hashidx.Location
+	record record // aliases the mapping
+}
+
+// value is what a reader would get, nil and false for a key that is absent or has expired.
+func (f *found) value() ([]byte, bool) {
+	if !f.ok || f.record.expiry != 0 && expired(f.record.expiry) {
+		return nil, false
+	}
+	return f.record.value, true
+}
+
+// Put stores value under key. expiry is in Unix nanoseconds, 0 for none. It returns the
+// record's sequence number, for WaitSynced.
+func (s *Shard) Put(key, value []byte, hash uint64, expiry int64) (seq uint64, err error) {
+	s.lock()
+	defer s.mu.Unlock()
+	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
+	old, err := s.prepareWrite(key, hash)
+	if err != nil {
+		return 0, err
+	}
+	return s.append(kindPut, key, value, hash, expiry, &old)
+}
+
+// Delete removes key. Deleting a key that is absent writes nothing and returns 0.
+func (s *Shard) Delete(key []byte, hash uint64) (seq uint64, err error) {
+	s.lock()
+	defer s.mu.Unlock()
+	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
+	old, err := s.prepareWrite(key, hash)
+	if err != nil || !old.ok {
+		return 0, err
+	}
+	return s.append(kindDelete, key, nil, hash, 0, &old)
+}
+
+// PutIfAbsent stores value if key is absent or has expired, and reports whether it did. If it did
+// not, the sequence number is that of the last write, which put what is there or came after it.
+func (s *Shard) PutIfAbsent(key, value []byte, hash uint64) (seq uint64, stored bool, err error) {
+	s.lock()
+	defer s.mu.Unlock()
+	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
+	old, err := s.prepareWrite(key, hash)
+	if err != nil {
+		return 0, false, err
+	}
+	if _, there := old.value(); there {
+		return s.seq, false, nil
+	}
+	seq, err = s.append(kindPut, key, value, hash, 0, &old)
+	return seq, err == nil, err
+}
+
+// CompareAndSwap replaces the value of key if it equals want. A nil want stands for an absent
+// key, a nil value deletes it. If it did not swap, the sequence number is that of the last write.
+func (s *Shard) CompareAndSwap(key, want, value []byte, hash uint64) (seq uint64, swapped bool, err error) {
+	s.lock()
+	defer s.mu.Unlock()
+	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
+	old, err := s.prepareWrite(key, hash)
+	if err != nil {
+		return 0, false, err
+	}
+	have, there := old.value()
+	if there != (want != nil) || !bytes.Equal(have, want) {
+		return s.seq, false, nil
+	}
+	seq, err = s.replace(key, value, hash, &old)
+	return seq, err == nil, err
+}
+
+// Update replaces the value of key by what fn makes of it, while no other write of the shard
+// runs. fn gets nil for an absent key, and deletes it by returning nil. An error of fn is
+// returned as it is and nothing is written. check is asked about a value before it is written.
+func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, error), check func(value []byte) error) (seq uint64, err error) {
+	s.lock()
+	defer s.mu.Unlock()
+	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
+	old, err := s.prepareWrite(key, hash)
+	if err != nil {
+		return 0, err
+	}
+	have, _ := old.value()
+	value, err := fn(have)
+	if err != nil {
+		return 0, err
+	}
+	if err := check(value); err != nil {
+		return 0, err
+	}
+	return s.replace(key, value, hash, &old)
+}
+
+// replace puts value, or deletes the key if value is nil. Holds mu.
+func (s *Shard) replace(key, value []byte, hash uint64, old *found) (seq uint64, err error) {
+	switch {
+	case value != nil:
+		return s.append(kindPut, key, value, hash, 0, old)
+	case old.ok:
+		return s.append(kindDelete, key, nil, hash, 0, old)
+	}
+	return s.seq, nil
+}
+
+// prepareWrite checks that the shard takes writes, makes room in the index, and looks up what is
+// there. The position it returns stays good until the mutex is let go. Holds mu.
+func (s *Shard) prepareWrite(key []byte, hash uint64) (found, error) {
+	switch {
+	case s.closed:
+		return found{}, ErrClosed
+	case s.cfg.ReadOnly:
+		return found{}, ErrReadOnly
+	}
+	if err := s.cfg.Health.Err(); err != nil {
+		return found{}, err
+	}
+	if err := s.reserveSlot(); err != nil {
+		return found{}, err
+	}
+	return s.lookup(key, hash)
+}
+
+// reserveSlot makes room for one key in the index, which may replace the table. Holds mu.
+func (s *Shard) reserveSlot() error {
+	before := s.index.Table()
+	swapped, err := s.index.Reserve()
+	if err != nil {
+		return fmt.Errorf("grow index of shard %d: %w", s.cfg.Shard, err)
+	}
+	if swapped {
+		s.counts.IndexSwaps++
+		s.retired += before.Bytes()
+		s.publish(s.view.Load().withTable(s.index.Table()))
+	}
+	return nil
+}
+
+// lookup finds the record of key, expired or not. Holds mu.
+func (s *Shard) lookup(key []byte, hash uint64) (found, error) {
+	v := s.view.Load()
+	for loc, pos := v.table.First(hash); loc != 0; loc, pos = v.table.Next(hash, pos) {
+		seg := v.segments[locationNumber(loc)].seg
+		r, reason := decodeRecord(seg.mapping.Bytes()[locationOffset(loc):], false)
+		if reason == "" && string(r.key) == string(key) {
+			return found{ok: true, pos: pos, loc: loc, record: r}, nil
+		}
+		if reason != "" {
+			return found{}, v.damaged(loc, reason)
+		}
+	}
+	return found{}, nil
+}
+
+// append writes a record at the end of the log, makes it what the index has for its key, and keeps
+// the accounts. Nothing but the spare bytes of the segment has changed if it fails. Holds mu.
+func (s *Shard) append(kind byte, key, value []byte, hash uint64, expiry int64, old *found) (uint64, error) {
+	size := recordSize(len(key), len(value), expiry)
+	if s.active == nil || s.active.room() < size {
+		if err := s.roll(size); err != nil {
+			return 0, err
+		}
+	}
+	seg := s.active
+	encodeRecord(seg.file.Bytes()[seg.end:seg.end+size], kind, s.seq+1, expiry, key, value)
+	loc := location(seg.number, seg.end)
+	s.seq++
+	seg.end += size
+	seg.lastSeq = s.seq
+	s.counts.Writes++
+
+	// From here on nothing fails: the record is in the log, and the index follows.
+	if old.ok {
+		s.live -= old.record.size
+		s.view.Load().segments[locationNumber(old.loc)].seg.dead += old.record.size
+	}
+	switch {
+	case kind == kindDelete:
+		seg.dead += size
+		s.index.Delete(old.pos)
+	case old.ok:
+		s.live += size
+		s.index.Update(old.pos, loc)
+	default:
+		s.live += size
+		s.index.Insert(hash, loc)
+	}
+	s.prepareAhead()
+	return s.seq, nil
+}
