@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"runtime/debug"
 
@@ -140,6 +141,9 @@ func (s *Shard) prepareWrite(key []byte, hash uint64) (found, error) {
 func (s *Shard) reserveSlot() error {
 	before := s.index.Table()
 	swapped, err := s.index.Reserve()
+	if errors.Is(err, hashidx.ErrFull) {
+		err = fmt.Errorf("%w: %w", ErrFull, err)
+	}
 	if err != nil {
 		return fmt.Errorf("grow index of shard %d: %w", s.cfg.Shard, err)
 	}

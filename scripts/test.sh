@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Tests everything in the repository: format, vet, staticcheck, builds for all supported platforms,
+# tests with the race detector, the same again with released mappings made inaccessible, the
+# crash suites, and a short run of every fuzz target.
+#
+#   scripts/test.sh          what CI runs: about 15 minutes on 2 cores
+#   scripts/test.sh --long   the nightly sizes: more crash rounds, longer stress and fuzzing; hours
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+fuzz_time=10s
+test_timeout=20m
+case "${1:-}" in
+"") ;;
+--long)
+	export FREYJA_LONG=1
+	fuzz_time=10m
+	test_timeout=12h
+	;;
+*)
+	sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+	exit 2
+	;;
+esac
+
+modules=(. benchmarks)
+platforms=(linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64)
+
+step() { printf '\n== %s (%ds)\n' "$*" "$SECONDS"; }
+in_modules() {
+	local module
+	for module in "${modules[@]}"; do
+		(cd "$module" && "$@")
+	done
+}
+
+step gofmt
+unformatted=$(gofmt -l .)
+if [ -n "$unformatted" ]; then
+	printf 'not formatted:\n%s\n' "$unformatted" >&2
+	exit 1
+fi
+
+step "go.mod and go.sum are tidy"
+in_modules go mod tidy -diff
+
+step "build and vet for ${platforms[*]}"
+for platform in "${platforms[@]}"; do
+	export GOOS=${platform%/*} GOARCH=${platform#*/} CGO_ENABLED=0
+	in_modules go build ./...
+	in_modules go vet ./...
+done
+unset GOOS GOARCH CGO_ENABLED
+
+step staticcheck
+in_modules go run "$staticcheck" ./...
+
+step "tests with the race detector"
+in_modules go test -race -count=1 -timeout "$test_timeout" ./...
+
+step "tests with the race detector and released mappings poisoned"
+FREYJA_POISON=1 go test -race -count=1 -timeout "$test_timeout" . ./shard ./hashidx ./mmapio
+
+step "tests without the race detector: what counts allocations and instructions"
+go test -count=1 -timeout "$test_timeout" -run 'Alloc|Example|Frozen|Exported' ./...
+
+step "fuzz targets, $fuzz_time each"
+for package in $(go list ./...); do
+	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || true); do
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$fuzz_time" "$package"
+	done
+done
+
+step "all passed"
