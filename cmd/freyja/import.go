@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/freyjadb/freyja"
+)
+
+// importOptions are the flags of import.
+type importOptions struct {
+	format      string
+	tree        bool
+	skipBad     bool
+	durability  string
+	shards      int
+	segmentSize int64
+}
+
+func (a *app) importCommand() *cobra.Command {
+	var opts importOptions
+	cmd := &cobra.Command{
+		Use:   "import FILE|- | import --tree FOLDER",
+		Short: "Store all pairs of a file, or all files of a folder",
+		Long: `import stores every pair of FILE, or with "-" of standard input. The store is created if its
+folder is missing or empty. Inputs of any length are read as a stream. Formats:
+
+  json    one JSON object: {"key": value, ...}
+  jsonl   JSON Lines: {"key": "...", "value": ...} on each line
+  tsv     key, tab, value on each line. The value is the rest of the line, tabs included: there
+          are no escapes and no quotes. "\n" and "\r\n" end a line
+
+A string is stored as its UTF-8 bytes, null as an empty value, any other JSON value as its text
+without blanks. A byte order mark is passed over, and so are blank lines. The format is taken from
+the extension (.json .jsonl .ndjson .tsv) or else from the first bytes. If a key comes twice, the
+last value stays.
+
+With --tree, every regular file below FOLDER is a pair: the path from FOLDER, with slashes, and
+the contents. Links and other special files are left out and counted, and so is the store itself.
+
+A bad line ends the import with exit code 4 and an error that names it; what came before is in the
+store. With --skip-bad such lines are counted instead. (In a JSON object that is a pair that
+cannot be stored; where the object itself is broken, nothing can be read beyond.)
+
+When import reports how many pairs it stored, they are on disk, whatever --durability says: that
+is only about a machine that dies meanwhile. Ctrl-C stops after the pair at hand, and reports too.`,
+		Example: `  freyja --dir data import packages.json
+  zcat events.jsonl.gz | freyja --dir data import - --format jsonl --skip-bad
+  freyja --dir data import --tree ~/src
+  freyja --dir data import words.tsv --shards 64 --durability never`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return a.importFrom(args[0], opts) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&opts.format, "format", string(formatAuto), "auto, json, jsonl or tsv")
+	flags.BoolVar(&opts.tree, "tree", false, "import the files below a folder")
+	flags.BoolVar(&opts.skipBad, "skip-bad", false, "count bad lines instead of stopping at the first")
+	flags.StringVar(&opts.durability, "durability", freyja.Periodic.String(),
+		"when pairs are on disk during the import: never, periodic (each second) or always (each pair)")
+	flags.IntVar(&opts.shards, "shards", 0, "shards of a store that is created, a power of two (default: the library's)")
+	flags.Int64Var(&opts.segmentSize, "segment-size", 0, "largest segment in `bytes` (default: the library's)")
+	for name, values := range map[string][]string{
+		"format":     {"auto", "json", "jsonl", "tsv"},
+		"durability": {"never", "periodic", "always"},
+	} {
+		_ = cmd.RegisterFlagCompletionFunc(name, // fails only for a flag that does not exist
+			cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	return cmd
+}
+
+// importFrom finds the input, then opens the store: a mistyped file name creates no store.
+func (a *app) importFrom(from string, opts importOptions) error {
+	durability, err := freyja.ParseDurability(opts.durability)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
+
+	in, err := a.openInput(ctx, from, opts)
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	db, err := a.open(&freyja.Options{
+		Shards:      opts.shards,
+		SegmentSize: opts.segmentSize,
+		Durability:  durability,
+	})
+	if err != nil {
+		return err
+	}
+	im := importer{db: db, ctx: ctx, skipBad: opts.skipBad}
+	start := time.Now()
+	err = im.run(in.pairs)
+	if closeErr := db.Close(); closeErr != nil && exitCode(err) != exitStore {
+		err = closeErr // worse than a bad line: what was stored may not be on disk
+	}
+	in.progress.done()
+	if in.tree != nil {
+		im.skipped += in.tree.leftOut
+	}
+	im.report(a.stderr, time.Since(start), err)
+	return err
+}
+
+// input is an opened source.
+type input struct {
+	pairs    source
+	tree     *tree // nil: a file
+	progress *progress
+	close    func()
+}
+
+func (a *app) openInput(ctx context.Context, from string, opts importOptions) (*input, error) {
+	if opts.tree {
+		return a.openTree(from, opts)
+	}
+	name, file := from, a.stdin
+	in := &input{close: func() {}}
+	if from == "-" {
+		name = "standard input"
+	} else {
+		f, err := os.Open(from)
+		if err != nil {
+			return nil, &inputError{at: position{name: from}, err: errors.Unwrap(err), fatal: true}
+		}
+		file, in.close = f, func() { _ = f.Close() } // only read from
+	}
+	size := int64(-1)
+	if f, ok := file.(*os.File); ok {
+		size = bytesAhead(f)
+	}
+	in.progress = newProgress(a.stderr, size)
+	var err error
+	in.pairs, err = format(opts.format).source(newReadAhead(ctx, in.progress.reader(file)), name)
+	if err != nil {
+		in.close()
+		return nil, err
+	}
+	return in, nil
+}
+
+func (a *app) openTree(root string, opts importOptions) (*input, error) {
+	if opts.format != string(formatAuto) {
+		return nil, usagef("--format and --tree do not go together")
+	}
+	dir, err := a.dir()
+	if err != nil {
+		return nil, err
+	}
+	t, err := newTree(root, dir)
+	if err != nil {
+		return nil, err
+	}
+	in := &input{tree: t, progress: newProgress(a.stderr, -1), close: func() {}}
+	in.pairs = func(yield func(pair, error) bool) {
+		t.pairs(func(p pair, err error) bool {
+			in.progress.add(len(p.value))
+			return yield(p, err)
+		})
+	}
+	return in, nil
+}
+
+// importer writes the pairs of a source to a store. It is one goroutine: for one key the
+// last value must win, and reading the input costs more than writing the pairs.
+type importer struct {
+	db      *freyja.DB
+	ctx     context.Context
+	skipBad bool
+
+	pairs, bytes int64 // stored
+	skipped      int64
+	firstBad     error
+}
+
+// run stores pairs until they end, one of them is bad, or the context is done.
+func (im *importer) run(pairs source) error {
+	for p, err := range pairs {
+		if err == nil {
+			err = im.put(p)
+		}
+		if err := im.skip(err); err != nil {
+			return err
+		}
+		if im.ctx.Err() != nil {
+			return errInterrupted
+		}
+	}
+	return im.db.Sync()
+}
+
+// put stores p. What the store refuses because of the pair is the input's error.
+func (im *importer) put(p pair) error {
+	err := im.db.Put(p.key, p.value)
+	switch {
+	case err == nil:
+		im.pairs++
+		im.bytes += int64(len(p.key) + len(p.value))
+	case errors.Is(err, freyja.ErrInvalidKey),
+		errors.Is(err, freyja.ErrKeyTooLarge),
+		errors.Is(err, freyja.ErrValueTooLarge):
+		return &inputError{at: p.at, err: err}
+	}
+	return err
+}
+
+// skip turns the error of a bad pair into a count, if that is wanted.
+func (im *importer) skip(err error) error {
+	var bad *inputError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errInterrupted): // while the source waited for its input
+		return errInterrupted
+	case !im.skipBad, !errors.As(err, &bad), bad.fatal:
+		return err
+	}
+	im.skipped++
+	if im.firstBad == nil {
+		im.firstBad = err
+	}
+	return nil
+}
+
+// report writes the closing line. Only a store that was closed without an error has all of it on disk.
+func (im *importer) report(w io.Writer, took time.Duration, err error) {
+	what := "imported"
+	if exitCode(err) == exitStore {
+		what = "not all on disk:"
+	}
+	seconds := took.Seconds()
+	fmt.Fprintf(w, "%s %d pairs, %d bytes (%s) in %.2f s, %.0f pairs/s; skipped %d\n",
+		what, im.pairs, im.bytes, iec(im.bytes), seconds, float64(im.pairs)/max(seconds, 1e-9), im.skipped)
+	if im.firstBad != nil {
+		fmt.Fprintf(w, "the first one skipped was %v\n", im.firstBad)
+	}
+}

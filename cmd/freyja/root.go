@@ -1,0 +1,138 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/freyjadb/freyja"
+)
+
+// dirEnv names the environment variable that stands in for --dir.
+const dirEnv = "FREYJA_DIR"
+
+// app is one run of the tool: its streams and what the global flags said.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	dirFlag string
+	started bool // the command line was understood and the command itself runs
+}
+
+// run executes one command line, reports its error on stderr, and returns the exit code.
+func (a *app) run(args []string) int {
+	root := a.rootCommand()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteC()
+	if err != nil && !a.started {
+		err = usageError{err}
+	}
+	code := exitCode(err)
+	switch {
+	case err == nil || isBrokenPipe(err):
+	case code == exitUsage:
+		fmt.Fprintf(a.stderr, "%s\nusage: %s\nRun '%s --help' for more.\n", message(err), cmd.UseLine(), cmd.CommandPath())
+	default:
+		fmt.Fprintln(a.stderr, message(err))
+	}
+	return code
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "freyja",
+		Short: "Work with a freyja key-value store from the shell",
+		Long: `freyja fills, reads and looks into a freyja store: a folder of memory-mapped segments.
+
+Every command but bench, version and completion needs the store's folder, from --dir or the
+environment variable FREYJA_DIR. One process at a time can have a store open for writing, and
+none can read it meanwhile.
+
+Exit codes:
+  0    done
+  1    the key is not there, or the condition of the command does not hold
+  2    the command line is wrong
+  3    the store cannot be used: locked, corrupt, not a store, disk full, I/O error
+  4    the input of an import cannot be read or has a bad line
+  130  interrupted; what had been imported is in the store`,
+		Example: `  freyja --dir data import packages.json
+  freyja --dir data get left-pad
+  FREYJA_DIR=data freyja stat`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// Cobra has checked commands, flags and arguments when it comes here.
+		PersistentPreRun: func(*cobra.Command, []string) { a.started = true },
+	}
+	root.SetVersionTemplate("freyja {{.Version}}\n")
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.PersistentFlags().StringVar(&a.dirFlag, "dir", "", "the store's `folder` (default: $"+dirEnv+")")
+	root.AddCommand(
+		a.importCommand(), a.getCommand(), a.putCommand(), a.delCommand(),
+		a.statCommand(), a.benchCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+// dir is the store's folder.
+func (a *app) dir() (string, error) {
+	if a.dirFlag != "" {
+		return a.dirFlag, nil
+	}
+	if dir := os.Getenv(dirEnv); dir != "" {
+		return dir, nil
+	}
+	return "", usagef("no store: give --dir or set %s", dirEnv)
+}
+
+// open opens the store, creating it if the folder is missing or empty.
+func (a *app) open(opts *freyja.Options) (*freyja.DB, error) {
+	dir, err := a.dir()
+	if err != nil {
+		return nil, err
+	}
+	return freyja.Open(dir, opts)
+}
+
+// openExisting opens the store for writing but does not create one.
+func (a *app) openExisting() (*freyja.DB, error) {
+	dir, err := a.dir()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("open %q: the folder is empty: %w", dir, freyja.ErrNotStore)
+	}
+	return freyja.Open(dir, nil)
+}
+
+// openReadOnly opens a store that exists and leaves its files as they are.
+func (a *app) openReadOnly() (*freyja.DB, error) {
+	return a.open(&freyja.Options{ReadOnly: true})
+}
+
+// closing closes db at the end of a command. The command's own error goes first; without one, a
+// failed close is the command's failure, because that is where what was written goes to disk.
+func closing(db *freyja.DB, err *error) {
+	if closeErr := db.Close(); *err == nil {
+		*err = closeErr
+	}
+}
+
+// isTerminal reports whether a person looks at stream.
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/freyjadb/freyja"
+)
+
+// statReport is what stat --json prints. Its names are an interface: programs read them.
+type statReport struct {
+	Dir      string       `json:"dir"`
+	Total    statUsage    `json:"total"`
+	Shards   []statUsage  `json:"shards"`
+	Recovery statRecovery `json:"recovery"`
+}
+
+// statUsage is freyja.Usage of the store or of a shard.
+type statUsage struct {
+	Keys       int64 `json:"keys"`
+	LiveBytes  int64 `json:"live_bytes"`
+	DeadBytes  int64 `json:"dead_bytes"`
+	DiskBytes  int64 `json:"disk_bytes"`
+	IndexBytes int64 `json:"index_bytes"`
+	Segments   int   `json:"segments"`
+}
+
+// statRecovery is freyja.RecoveryReport.
+type statRecovery struct {
+	Clean    bool         `json:"clean"`
+	Segments int          `json:"segments"`
+	Records  int64        `json:"records"`
+	Bytes    int64        `json:"bytes"`
+	Cuts     []freyja.Cut `json:"cuts"`
+	Removed  []string     `json:"removed"`
+	Seconds  float64      `json:"seconds"`
+}
+
+func (a *app) statCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "stat",
+		Short: "Show what a store holds and how it opened",
+		Long: `stat opens the store without changing it and prints its totals, a line for each shard, and what
+opening it found. The first bar of a shard is its keys against those of the fullest shard, the
+second its dead bytes (overwritten or deleted) against all it holds. Sizes are in bytes of 1024.`,
+		Example: `  freyja --dir data stat
+  freyja --dir data stat --json | jq .total.keys`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return a.stat(asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, sizes in bytes")
+	return cmd
+}
+
+func (a *app) stat(asJSON bool) (err error) {
+	db, err := a.openReadOnly()
+	if err != nil {
+		return err
+	}
+	defer closing(db, &err)
+	dir, err := a.dir()
+	if err != nil {
+		return err
+	}
+	report := newStatReport(dir, db.Usage(), db.Recovery())
+	if asJSON {
+		return writeJSON(a.stdout, report)
+	}
+	return report.writeTable(a.stdout)
+}
+
+func newStatReport(dir string, usage freyja.Usage, rec freyja.RecoveryReport) statReport {
+	report := statReport{
+		Dir:    dir,
+		Total:  newStatUsage(usage),
+		Shards: make([]statUsage, 0, len(usage.Shards)),
+		Recovery: statRecovery{
+			Clean:    rec.Clean,
+			Segments: rec.Segments,
+			Records:  rec.Records,
+			Bytes:    rec.Bytes,
+			Cuts:     append([]freyja.Cut{}, rec.Cuts...), // [] in JSON, not null
+			Removed:  append([]string{}, rec.Removed...),
+			Seconds:  rec.Duration.Seconds(),
+		},
+	}
+	for _, s := range usage.Shards {
+		report.Shards = append(report.Shards, newStatUsage(s))
+	}
+	return report
+}
+
+func newStatUsage(u freyja.Usage) statUsage {
+	return statUsage{u.Keys, u.LiveBytes, u.DeadBytes, u.DiskBytes, u.IndexBytes, u.Segments}
+}
+
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func (r *statReport) writeTable(w io.Writer) error {
+	var text strings.Builder
+	t := r.Total
+	fmt.Fprintf(&text, "%s\n\n", r.Dir)
+	fmt.Fprintf(&text, "keys      %d\n", t.Keys)
+	fmt.Fprintf(&text, "live      %s\n", iec(t.LiveBytes))
+	fmt.Fprintf(&text, "dead      %s (%.1f %%)\n", iec(t.DeadBytes), 100*share(t.DeadBytes, t.LiveBytes+t.DeadBytes))
+	fmt.Fprintf(&text, "disk      %s\n", iec(t.DiskBytes))
+	fmt.Fprintf(&text, "index     %s (%.1f bytes a key)\n", iec(t.IndexBytes), share(t.IndexBytes, t.Keys))
+	fmt.Fprintf(&text, "segments  %d\n\n", t.Segments)
+	r.writeShards(&text)
+	r.writeRecovery(&text)
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+func (r *statReport) writeShards(w io.Writer) {
+	var fullest int64
+	for _, s := range r.Shards {
+		fullest = max(fullest, s.Keys)
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "shard\tkeys\tbalance\tlive\tdead\tdead share\tdisk\tindex\tsegments")
+	for i, s := range r.Shards {
+		fmt.Fprintf(table, "%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", i,
+			s.Keys, textBar(share(s.Keys, fullest)), iec(s.LiveBytes),
+			iec(s.DeadBytes), textBar(share(s.DeadBytes, s.LiveBytes+s.DeadBytes)),
+			iec(s.DiskBytes), iec(s.IndexBytes), s.Segments)
+	}
+	_ = table.Flush() // into memory
+}
+
+func (r *statReport) writeRecovery(w io.Writer) {
+	rec := r.Recovery
+	state := "after a clean close"
+	if !rec.Clean {
+		state = "after a writer that did not close the store"
+	}
+	took := time.Duration(rec.Seconds * float64(time.Second)).Round(10 * time.Microsecond)
+	fmt.Fprintf(w, "\nopened %s, in %v: %d records (%s) read from %d segments\n",
+		state, took, rec.Records, iec(rec.Bytes), rec.Segments)
+	for _, cut := range rec.Cuts {
+		fmt.Fprintf(w, "cut       %+v\n", cut)
+	}
+	for _, name := range rec.Removed {
+		fmt.Fprintf(w, "removed   %s\n", name)
+	}
+}
+
+// share is part of whole; 0 of nothing.
+func share(part, whole int64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}
+
+// textBar draws a share in 0..1. What is not zero shows.
+func textBar(share float64) string {
+	const width = 12
+	full := min(width, int(share*width+0.5))
+	if share > 0 {
+		full = max(1, full)
+	}
+	return strings.Repeat("#", full) + strings.Repeat(".", width-full)
+}
