@@ -64,13 +64,26 @@ type Run struct {
 type Result struct {
 	Ops     uint64        // reads; one for each key of a GetMany
 	Elapsed time.Duration // from the start of the first reader to the end of the last
-	Writes  uint64
+	// CPU is the processor time that the process took meanwhile, background work of the store
+	// included; 0 where the system does not tell.
+	CPU    time.Duration
+	Writes uint64
 	// Latencies in nanoseconds; nil unless Run.Latency.
 	Latencies *hdrhistogram.Histogram
 }
 
 // OpsPerSecond is the rate of all readers together.
 func (r Result) OpsPerSecond() float64 { return float64(r.Ops) / r.Elapsed.Seconds() }
+
+// OpsPerCPUSecond is the rate of a second of processor time: what other processes take from the machine does
+// not show in it, and neither does the time that readers sleep for a lock. Where the system does not
+// tell processor time, it is that of readers which never waited.
+func (r Result) OpsPerCPUSecond(readers int) float64 {
+	if r.CPU == 0 {
+		return r.OpsPerSecond() / float64(readers)
+	}
+	return float64(r.Ops) / r.CPU.Seconds()
+}
 
 // WritesPerSecond is the rate of the writer beside them.
 func (r Result) WritesPerSecond() float64 { return float64(r.Writes) / r.Elapsed.Seconds() }
@@ -136,9 +149,11 @@ func (run Run) Do(ctx context.Context) (Result, error) {
 			writes = w.puts
 		})
 	}
+	cpu := processorTime()
 	start = time.Now()
 	close(begin)
 	reading.Wait()
+	cpu = processorTime() - cpu
 	stop.Store(true)
 	writing.Wait()
 
@@ -153,7 +168,7 @@ func (run Run) Do(ctx context.Context) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
-	result := Result{Writes: writes}
+	result := Result{CPU: cpu, Writes: writes}
 	if run.Latency {
 		result.Latencies = newHistogram()
 	}

@@ -4,6 +4,10 @@
 // Measurements that are compared with each other are cells of one group. The rounds of a group take turns: each round
 // measures every cell once, so a machine that is slow for a while is slow for all of them. Ratios are taken round by
 // round, and the median of the rounds is what counts; lowest and highest round are its spread.
+//
+// What one goroutine does alone is measured in processor time, of which other processes on the machine cannot take any.
+// What several do together is measured in real time, because waiting for each other is what it is about;
+// the processor time stands beside it.
 package report
 
 import (
@@ -86,6 +90,7 @@ type Cell struct {
 	Writer     bool
 	// By round.
 	OpsPerSecond    []float64
+	OpsPerCPUSecond []float64 // of the process's processor time, that of a writer included
 	WritesPerSecond []float64 `json:",omitempty"` // of the writer beside the readers
 	// Latency of every operation, measured apart from the rates.
 	Latency *Latency `json:",omitempty"`
@@ -96,6 +101,15 @@ func (c *Cell) Nanoseconds() []float64 {
 	ns := make([]float64, len(c.OpsPerSecond))
 	for i, rate := range c.OpsPerSecond {
 		ns[i] = float64(c.Goroutines) * 1e9 / rate
+	}
+	return ns
+}
+
+// CPUNanoseconds returns, by round, the processor time of an operation.
+func (c *Cell) CPUNanoseconds() []float64 {
+	ns := make([]float64, len(c.OpsPerCPUSecond))
+	for i, rate := range c.OpsPerCPUSecond {
+		ns[i] = 1e9 / rate
 	}
 	return ns
 }

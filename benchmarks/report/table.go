@@ -83,23 +83,23 @@ func (r *Report) writeReads(b *strings.Builder) {
 	if g == nil {
 		return
 	}
-	t := newTable("one goroutine, GOMAXPROCS 1", "ns", "ops/s", "time over floor's", "freyja's speed over it")
+	t := newTable("one goroutine, processor time", "ns", "ops/s", "time over floor's", "freyja's speed over it")
 	for _, op := range g.ops() {
 		for i := range g.Cells {
 			c := &g.Cells[i]
 			if c.Op != op {
 				continue
 			}
-			ns := Summarize(c.Nanoseconds())
+			ns := Summarize(c.CPUNanoseconds())
 			overFloor, byStore := "-", "-"
 			if f := g.Find(floorName, op, c.Procs, c.Goroutines, false); f != nil && c.Engine != floorName {
-				overFloor = ratio(Ratio(f.OpsPerSecond, c.OpsPerSecond))
+				overFloor = ratio(Ratio(f.OpsPerCPUSecond, c.OpsPerCPUSecond))
 			}
 			if s := g.Find(Store, op, c.Procs, c.Goroutines, false); s != nil && c.Engine != Store {
-				byStore = ratio(Ratio(s.OpsPerSecond, c.OpsPerSecond))
+				byStore = ratio(Ratio(s.OpsPerCPUSecond, c.OpsPerCPUSecond))
 			}
 			t.row(op+" "+c.Engine, fmt.Sprintf("%.1f [%.1f-%.1f]", ns.Median, ns.Min, ns.Max),
-				count(Summarize(c.OpsPerSecond).Median), overFloor, byStore)
+				count(Summarize(c.OpsPerCPUSecond).Median), overFloor, byStore)
 		}
 	}
 	t.write(b)
@@ -123,7 +123,7 @@ func (r *Report) writeScaling(b *strings.Builder, group, title string) {
 	if g == nil {
 		return
 	}
-	columns := []string{"procs", "readers", "reads/s", "speed-up", "ns/read", "p50", "p99", "p99.9", "p99.99"}
+	columns := []string{"procs", "readers", "reads/s", "speed-up", "ns/read", "CPU ns", "p50", "p99", "p99.9", "p99.99"}
 	if group == GroupWriter {
 		columns = append(columns, "writes/s")
 	}
@@ -134,8 +134,12 @@ func (r *Report) writeScaling(b *strings.Builder, group, title string) {
 		if one := g.first(c); one != nil {
 			speedUp = ratio(Ratio(c.OpsPerSecond, one.OpsPerSecond))
 		}
+		cpu := "-"
+		if !c.Writer { // a writer's time is in it
+			cpu = fmt.Sprintf("%.1f", Summarize(c.CPUNanoseconds()).Median)
+		}
 		cells := []string{fmt.Sprint(c.Procs), fmt.Sprint(c.Goroutines), rate(Summarize(c.OpsPerSecond)), speedUp,
-			fmt.Sprintf("%.1f", Summarize(c.Nanoseconds()).Median)}
+			fmt.Sprintf("%.1f", Summarize(c.Nanoseconds()).Median), cpu}
 		if l := c.Latency; l != nil {
 			cells = append(cells, short(l.P50), short(l.P99), short(l.P999), short(l.P9999))
 		} else {

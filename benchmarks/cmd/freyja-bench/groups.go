@@ -107,6 +107,7 @@ func (b *bench) measureGroup(ctx context.Context, name string, cells []report.Ce
 				return err
 			}
 			c.OpsPerSecond = append(c.OpsPerSecond, result.OpsPerSecond())
+			c.OpsPerCPUSecond = append(c.OpsPerCPUSecond, result.OpsPerCPUSecond(c.Goroutines))
 			if c.Writer {
 				c.WritesPerSecond = append(c.WritesPerSecond, result.WritesPerSecond())
 			}
