@@ -1,0 +1,77 @@
+package mmapio
+
+import (
+	"math"
+	"os"
+
+	"github.com/edsrzf/mmap-go"
+)
+
+// The calls to the operating system that open, change, map or sync files, this file's and its
+// neighbours' disk_*.go. They return bare errors; their callers add verb, path and offset.
+
+const (
+	// maxLength is the longest mapping in bytes, rounded to pages: what an int counts.
+	maxLength = int64(math.MaxInt - 1<<20)
+	// fileMode is what new files are created with, before the umask.
+	fileMode = 0o644
+	// stepSize is how much one call reserves, writes or populates. Some of these calls start over when
+	// a signal comes, and must be short enough to finish between two signals of a profiler.
+	stepSize = int64(1 << 20)
+	// reserveStep is stepSize for fallocate, which is faster a byte, and leaves longer extents.
+	reserveStep = int64(16 << 20)
+)
+
+// pageSize is the unit of mapping and syncing.
+var pageSize = int64(os.Getpagesize())
+
+func roundDown(n int64) int64 { return n &^ (pageSize - 1) }
+func roundUp(n int64) int64   { return roundDown(n + pageSize - 1) }
+
+func diskOpen(path string, flag int) (*os.File, error) { return os.OpenFile(path, flag, fileMode) }
+
+func diskRemove(path string) error { return os.Remove(path) }
+
+func diskRename(from, to string) error { return os.Rename(from, to) }
+
+func diskTruncate(file *os.File, length int64) error { return file.Truncate(length) }
+
+// diskSync waits until the file's content and length are on the medium; on darwin os.File.Sync is
+// F_FULLFSYNC, on windows FlushFileBuffers.
+func diskSync(file *os.File) error { return file.Sync() }
+
+// diskMap maps the first length bytes of file, shared.
+func diskMap(file *os.File, length int64, writable bool) (mmap.MMap, error) {
+	prot := mmap.RDONLY
+	if writable {
+		prot = mmap.RDWR
+	}
+	return mmap.MapRegion(file, int(length), prot, 0, 0)
+}
+
+// diskUnmap takes exactly what diskMap returned. MMap.Unmap clears its receiver even when it fails, so
+// it is given a copy.
+func diskUnmap(data mmap.MMap) error { return data.Unmap() }
+
+// diskWrite writes all of data at an offset.
+func diskWrite(file *os.File, data []byte, offset int64) error {
+	if err := diskLimit(offset + int64(len(data))); err != nil {
+		return err
+	}
+	_, err := file.WriteAt(data, offset)
+	return err
+}
+
+// diskWriteZeros reserves [from, to) the hard way. Compressing file systems turn zeros into nothing;
+// against those no reservation helps.
+func diskWriteZeros(file *os.File, from, to int64) error {
+	zeros := make([]byte, min(stepSize, to-from))
+	for from < to {
+		n := min(int64(len(zeros)), to-from)
+		if err := diskWrite(file, zeros[:n], from); err != nil {
+			return err
+		}
+		from += n
+	}
+	return nil
+}

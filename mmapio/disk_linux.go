@@ -1,0 +1,51 @@
+package mmapio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// poisonFlags: poison takes no memory, so it is to be charged for none.
+const poisonFlags = unix.MAP_NORESERVE
+
+// fallocate is a variable so that tests can be a file system that has none.
+var fallocate = unix.Fallocate
+
+// diskReserve gives [from, to) of a file its blocks and extends its length to cover it; bytes already
+// there keep their values. The error is errors.ErrUnsupported where the file system cannot.
+func diskReserve(file *os.File, from, to int64) error {
+	for from < to {
+		n := min(reserveStep, to-from)
+		err := retry(func() error { return fallocate(int(file.Fd()), 0, from, n) })
+		if err == unix.EINVAL || errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("%w: fallocate: %w", errors.ErrUnsupported, err)
+		}
+		if err != nil {
+			return err
+		}
+		from += n
+	}
+	return nil
+}
+
+// diskPopulate faults pages in for writing, and returns how many bytes it got through. Kernels before
+// 5.14 say EINVAL: then the writer's own stores fault the pages in.
+func diskPopulate(pages []byte) (done int64, err error) {
+	for done < int64(len(pages)) {
+		part := pages[done:min(done+stepSize, int64(len(pages)))]
+		err := retry(func() error { return unix.Madvise(part, unix.MADV_POPULATE_WRITE) })
+		switch {
+		case err == unix.EINVAL:
+			return done, nil
+		case err == unix.EFAULT: // what would have been SIGBUS for a store
+			return done, fmt.Errorf("%w: %w", ErrIO, err)
+		case err != nil:
+			return done, err
+		}
+		done += int64(len(part))
+	}
+	return done, nil
+}

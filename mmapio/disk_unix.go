@@ -1,0 +1,106 @@
+//go:build unix
+
+package mmapio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	keepsHandle   = false // a mapping needs no descriptor
+	canTrimMapped = true  // a file can be truncated while it is mapped
+)
+
+// retry repeats a call that a signal interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// diskLimit returns EFBIG for a file length beyond the process's limit. Asking first matters: going
+// beyond it raises SIGXFSZ, and that ends a Go process.
+func diskLimit(length int64) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err == nil && uint64(length) > uint64(limit.Cur) {
+		return unix.EFBIG
+	}
+	return nil
+}
+
+// diskSyncRange waits until whole pages of f's writable mapping are on the medium. On linux MS_SYNC is
+// an fsync of the range, the disk's cache included; darwin needs F_FULLFSYNC for the latter.
+func diskSyncRange(f *File, pages []byte) error {
+	if err := retry(func() error { return unix.Msync(pages, unix.MS_SYNC) }); err != nil {
+		return err
+	}
+	if runtime.GOOS != "darwin" {
+		return nil
+	}
+	file, err := diskOpen(f.path, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return diskSync(file)
+}
+
+func diskAdvise(data []byte, a Advice) error {
+	advice := [...]int{
+		AdviceNormal:     unix.MADV_NORMAL,
+		AdviceRandom:     unix.MADV_RANDOM,
+		AdviceSequential: unix.MADV_SEQUENTIAL,
+		AdviceWillNeed:   unix.MADV_WILLNEED,
+	}[a]
+	return retry(func() error { return unix.Madvise(data, advice) })
+}
+
+// diskPoison puts an inaccessible anonymous mapping in the place of data, in one step: the address is
+// never free in between, and never afterwards. The file is let go of, as by unmapping. What mmap-go and
+// x/sys know of data stays, so nobody can unmap it by mistake.
+func diskPoison(data []byte) error {
+	_, err := unix.MmapPtr(-1, 0, unsafe.Pointer(unsafe.SliceData(data)), uintptr(len(data)),
+		unix.PROT_NONE, unix.MAP_FIXED|unix.MAP_PRIVATE|unix.MAP_ANON|poisonFlags)
+	return err
+}
+
+// diskSyncDir syncs a folder; file systems that know no such thing say EINVAL or that it is unsupported.
+func diskSyncDir(dir string) error {
+	folder, err := diskOpen(dir, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	err = folder.Sync()
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
+}
+
+func diskLock(file *os.File, exclusive bool) error {
+	how := unix.LOCK_SH
+	if exclusive {
+		how = unix.LOCK_EX
+	}
+	err := retry(func() error { return unix.Flock(int(file.Fd()), how|unix.LOCK_NB) })
+	if err == unix.EWOULDBLOCK {
+		return fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	return err
+}
+
+func diskUnlock(file *os.File) error {
+	return retry(func() error { return unix.Flock(int(file.Fd()), unix.LOCK_UN) })
+}
+
+func isReadOnlyFS(err error) bool { return errors.Is(err, syscall.EROFS) }

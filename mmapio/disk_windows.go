@@ -1,0 +1,71 @@
+package mmapio
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+const (
+	keepsHandle   = true  // mmap-go flushes the file's handle, also when unmapping
+	canTrimMapped = false // ERROR_USER_MAPPED_FILE
+)
+
+// lockOffsetHigh puts the locked byte far beyond any content: windows locks are mandatory, and the
+// content is to stay readable.
+const lockOffsetHigh = 1 << 30
+
+func diskLimit(int64) error { return nil }
+
+// diskReserve extends the file's length to cover [from, to): NTFS has the clusters of a file that is
+// not sparse once its end is set, or says ERROR_DISK_FULL.
+func diskReserve(file *os.File, from, to int64) error {
+	info, err := file.Stat()
+	if err != nil || info.Size() >= to {
+		return err
+	}
+	return diskTruncate(file, to)
+}
+
+func diskPopulate(pages []byte) (int64, error) { return int64(len(pages)), nil }
+
+func diskSyncRange(f *File, pages []byte) error {
+	address := uintptr(unsafe.Pointer(unsafe.SliceData(pages)))
+	if err := windows.FlushViewOfFile(address, uintptr(len(pages))); err != nil {
+		return err
+	}
+	return diskSync(f.handle)
+}
+
+func diskAdvise([]byte, Advice) error { return nil }
+
+// diskPoison unmaps: an address cannot be kept from reuse in one step here.
+func diskPoison(data []byte) error { return diskUnmap(data) }
+
+func diskSyncDir(string) error { return nil }
+
+func lockRange() *windows.Overlapped { return &windows.Overlapped{OffsetHigh: lockOffsetHigh} }
+
+func diskLock(file *os.File, exclusive bool) error {
+	flags := uint32(windows.LOCKFILE_FAIL_IMMEDIATELY)
+	if exclusive {
+		flags |= windows.LOCKFILE_EXCLUSIVE_LOCK
+	}
+	err := windows.LockFileEx(windows.Handle(file.Fd()), flags, 0, 1, 0, lockRange())
+	if err == windows.ERROR_LOCK_VIOLATION || err == windows.ERROR_IO_PENDING {
+		return fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	return err
+}
+
+func diskUnlock(file *os.File) error {
+	return windows.UnlockFileEx(windows.Handle(file.Fd()), 0, 1, 0, lockRange())
+}
+
+func isReadOnlyFS(err error) bool {
+	errno, ok := cause(err).(syscall.Errno)
+	return ok && errno == windows.ERROR_WRITE_PROTECT
+}

@@ -1,0 +1,68 @@
+package mmapio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// tmpSuffix is what WriteFileAtomic appends to the path while the new content is not complete.
+const tmpSuffix = ".tmp"
+
+// SyncDir makes the entries of a folder durable: what was created in it, renamed or removed. It costs
+// a disk flush. It does nothing on windows, which has no such call, and on file systems that refuse to
+// sync a folder. It returns the system's errors.
+func SyncDir(dir string) error {
+	if err := diskSyncDir(dir); err != nil {
+		return fmt.Errorf("mmapio: sync folder %q: %w", dir, cause(err))
+	}
+	return nil
+}
+
+// WriteFileAtomic replaces the file at path, or creates it, so that a crash at any moment leaves the
+// old content or the new and never a part: it writes path+".tmp", syncs it, renames it and syncs the
+// folder. One caller at a time for a path. A .tmp that a crash left is overwritten.
+//
+// When writing, syncing or renaming fails, the error wraps the system's, the .tmp is removed and the
+// old file is untouched. When only the last step, syncing the folder, fails, the new content is in
+// place and it is unknown which of the two a power failure would leave.
+func WriteFileAtomic(path string, data []byte) error {
+	tmp := path + tmpSuffix
+	if err := writeSynced(tmp, data); err != nil {
+		return err
+	}
+	if err := diskRename(tmp, path); err != nil {
+		err = fmt.Errorf("mmapio: rename %q to %q: %w", tmp, path, cause(err))
+		return errors.Join(err, removeLeft(tmp))
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// writeSynced writes a whole file and syncs it, or leaves none.
+func writeSynced(path string, data []byte) error {
+	file, err := diskOpen(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return fmt.Errorf("mmapio: create %q: %w", path, cause(err))
+	}
+	err = diskWrite(file, data, 0)
+	if err == nil {
+		err = diskSync(file)
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		err = fmt.Errorf("mmapio: write %q: %w", path, cause(err))
+		return errors.Join(err, removeLeft(path))
+	}
+	return nil
+}
+
+// removeLeft removes a file that an error left over.
+func removeLeft(path string) error {
+	if err := diskRemove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("mmapio: remove %q: %w", path, cause(err))
+	}
+	return nil
+}

@@ -1,0 +1,278 @@
+package mmapio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// File is the writer's side of an append file: space reserved in full, mapped writable for the one
+// writer and read-only for everybody else.
+//
+// One goroutine at a time stores into Bytes; what orders its stores against readers is the caller's
+// affair (store the record, then publish where it is). Sync and Populate may run in other goroutines
+// while the writer stores, and beside each other. Seal, Close and Discard end the writable mapping:
+// nothing of Bytes, Sync, Populate or the slice that Bytes returned may be in use beside them or
+// after them. Path, Size and Mapping may be called by anyone at any time.
+//
+// The read-only Mapping lives on after the File, as long as it is reachable. The writable mapping
+// does not go by itself: a File dropped without Seal, Close or Discard stays mapped.
+type File struct {
+	path    string   // immutable, as are size and mapping
+	size    int64    // bytes reserved and mapped
+	mapping *Mapping // the readers' side
+
+	writable *region  // the writer's side; nil once sealed or closed, written by those alone
+	handle   *os.File // windows: what flushing needs, open as long as writable; nil elsewhere
+}
+
+// Create makes the file at path, which must not exist, with size bytes of zeros whose blocks are
+// reserved, syncs it and maps it. Its name is durable after a SyncDir of its folder.
+//
+// Errors wrap the system's: fs.ErrExist, ENOSPC for a full disk, EFBIG beyond the process's file size
+// limit; os.ErrInvalid for a size that is not positive. After an error nothing is left behind. The
+// cost is that of reserving: a few system calls where the file system can, writing size zeros where
+// it cannot.
+func Create(path string, size int64) (*File, error) {
+	if size <= 0 || size > maxLength {
+		return nil, fmt.Errorf("mmapio: create %q: size %d: %w", path, size, os.ErrInvalid)
+	}
+	file, err := diskOpen(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, fmt.Errorf("mmapio: create %q: %w", path, cause(err))
+	}
+	f, err := newFile(file, path, 0, size)
+	if err != nil {
+		if rmErr := diskRemove(path); rmErr != nil {
+			err = errors.Join(err, fmt.Errorf("mmapio: remove %q: %w", path, cause(rmErr)))
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+// OpenFile maps an existing file for writing. A file shorter than size is extended to it with
+// reserved zeros; a longer one is mapped at its own length. Holes in what exists, such as a copying
+// tool leaves, get their blocks too, where the file system can do that without writing. No byte that
+// is there is changed, also when OpenFile fails: what it added is cut off again then.
+//
+// Errors are those of Create, with fs.ErrNotExist for fs.ErrExist. The cost is that of reserving what
+// is missing, and a sync.
+func OpenFile(path string, size int64) (*File, error) {
+	if size <= 0 || size > maxLength {
+		return nil, fmt.Errorf("mmapio: open %q: size %d: %w", path, size, os.ErrInvalid)
+	}
+	file, err := diskOpen(path, os.O_RDWR)
+	if err != nil {
+		return nil, fmt.Errorf("mmapio: open %q: %w", path, cause(err))
+	}
+	info, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("mmapio: stat %q: %w", path, cause(err))
+	}
+	f, err := newFile(file, path, info.Size(), max(size, info.Size()))
+	if err != nil {
+		if cutErr := cutBack(path, info.Size()); cutErr != nil {
+			err = errors.Join(err, cutErr)
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+// newFile reserves [have, size) of an open file, syncs it and maps it twice. It takes over file: closed
+// on return, or kept in the File where that is needed. On error only the file itself is left.
+func newFile(file *os.File, path string, have, size int64) (f *File, err error) {
+	defer func() {
+		if err != nil || !keepsHandle {
+			file.Close()
+		}
+	}()
+	if err = reserve(file, path, have, size); err != nil {
+		return nil, err
+	}
+	if err = diskSync(file); err != nil {
+		return nil, fmt.Errorf("mmapio: sync %q: %w", path, cause(err))
+	}
+	f = &File{path: path, size: size}
+	if f.writable, err = regions.add(file, path, size, true); err != nil {
+		return nil, err
+	}
+	if f.mapping, err = newMapping(file, path, size); err != nil {
+		return nil, errors.Join(err, regions.release(f.writable))
+	}
+	if keepsHandle {
+		f.handle = file
+	}
+	return f, nil
+}
+
+// reserve gives [have, size) of a file its blocks, by writing zeros if need be, and fills holes below
+// have if that takes no writing.
+func reserve(file *os.File, path string, have, size int64) error {
+	if have > 0 {
+		if err := diskReserve(file, 0, have); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("mmapio: reserve %q at offset 0: %w", path, cause(err))
+		}
+	}
+	if have == size {
+		return nil
+	}
+	err := diskLimit(size)
+	if err == nil {
+		err = diskReserve(file, have, size)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = diskWriteZeros(file, have, size)
+	}
+	if err != nil {
+		return fmt.Errorf("mmapio: reserve %q at offset %d: %w", path, have, cause(err))
+	}
+	return nil
+}
+
+// cutBack gives a file its old length again after it could not be extended.
+func cutBack(path string, length int64) error {
+	file, err := diskOpen(path, os.O_RDWR)
+	if err == nil {
+		defer file.Close()
+		var info os.FileInfo
+		if info, err = file.Stat(); err == nil && info.Size() > length {
+			err = diskTruncate(file, length)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("mmapio: truncate %q at offset %d: %w", path, length, cause(err))
+	}
+	return nil
+}
+
+// Bytes returns the writable mapping, Size bytes long; nil once sealed or closed. For the writer
+// alone. Stores belong under the fault guard (see Catch).
+func (f *File) Bytes() []byte {
+	if f.writable == nil {
+		return nil
+	}
+	return f.writable.data
+}
+
+// Size returns the bytes reserved and mapped; it does not change when the file is sealed.
+func (f *File) Size() int64 { return f.size }
+
+// Path returns the path the file was created or opened with.
+func (f *File) Path() string { return f.path }
+
+// Mapping returns the read-only mapping of the same bytes, for readers.
+func (f *File) Mapping() *Mapping { return f.mapping }
+
+// Populate faults the pages of [from, to) in, writable, ahead of the writer, so that its stores do not
+// wait for the kernel. It marks the pages dirty: populate what is about to be written, not more. Where
+// the kernel cannot, it does nothing. It returns the system's error, os.ErrInvalid for a range outside
+// the file, and os.ErrClosed after Close.
+func (f *File) Populate(from, to int64) error {
+	part, err := f.pages(from, to)
+	if err != nil {
+		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.path, from, err)
+	}
+	if n, err := diskPopulate(part); err != nil {
+		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.path, roundDown(from)+n, err)
+	}
+	return nil
+}
+
+// Sync returns nil when the bytes [from, to) are on disk as they were when it was called; bytes stored
+// meanwhile may be or not. It costs a disk write and flush, whatever the length of the range. After an
+// error the bytes are in an unknown state and a second Sync proves nothing: the kernel reports a lost
+// page once. Other errors: os.ErrInvalid for a range outside the file, os.ErrClosed after Close.
+func (f *File) Sync(from, to int64) error {
+	part, err := f.pages(from, to)
+	if err == nil && len(part) > 0 {
+		err = diskSyncRange(f, part)
+	}
+	if err != nil {
+		return fmt.Errorf("mmapio: sync %q at offset %d: %w", f.path, from, cause(err))
+	}
+	return nil
+}
+
+// pages returns the whole pages of the writable mapping that hold [from, to).
+func (f *File) pages(from, to int64) ([]byte, error) {
+	if from < 0 || to < from || to > f.size {
+		return nil, fmt.Errorf("range to %d of %d bytes: %w", to, f.size, os.ErrInvalid)
+	}
+	if f.writable == nil {
+		return nil, os.ErrClosed
+	}
+	if from == to {
+		return nil, nil
+	}
+	return f.writable.data[roundDown(from):min(roundUp(to), f.size)], nil
+}
+
+// Seal makes the file final: the first length bytes are synced, the writable mapping goes, the file is
+// trimmed to length and the new length is synced. Readers keep the whole mapping, but its bytes beyond
+// length are no longer there: nobody may touch them (a page wholly beyond faults).
+//
+// On windows, where a mapped file cannot be trimmed, it keeps its size, with whatever lies beyond
+// length. After an error every byte below length is still there; the file may be trimmed or not, and
+// Close is still to be called. Errors: the system's, os.ErrInvalid, os.ErrClosed.
+func (f *File) Seal(length int64) error {
+	if err := f.Sync(0, length); err != nil {
+		return err
+	}
+	if f.writable == nil { // length 0, which is nothing to sync
+		return fmt.Errorf("mmapio: seal %q: %w", f.path, os.ErrClosed)
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	file, err := diskOpen(f.path, os.O_RDWR)
+	if err != nil {
+		return fmt.Errorf("mmapio: open %q: %w", f.path, cause(err))
+	}
+	defer file.Close()
+	if canTrimMapped {
+		if err := diskTruncate(file, length); err != nil {
+			return fmt.Errorf("mmapio: truncate %q at offset %d: %w", f.path, length, cause(err))
+		}
+	}
+	if err := diskSync(file); err != nil {
+		return fmt.Errorf("mmapio: sync %q: %w", f.path, cause(err))
+	}
+	return nil
+}
+
+// Close ends the writable mapping and leaves the file as it is, not synced, at its full size. A second
+// call does nothing. It returns the system's error; the mapping is still there then, and Close can be
+// tried again.
+func (f *File) Close() error {
+	if f.writable == nil {
+		return nil
+	}
+	if err := regions.release(f.writable); err != nil {
+		return err
+	}
+	f.writable = nil
+	if f.handle != nil {
+		handle := f.handle
+		f.handle = nil
+		if err := handle.Close(); err != nil {
+			return fmt.Errorf("mmapio: close %q: %w", f.path, cause(err))
+		}
+	}
+	return nil
+}
+
+// Discard closes the File and removes the file; one already gone is no error. Readers of its Mapping
+// keep their bytes, except on windows, where the file can only be removed once nobody has it mapped
+// and Discard returns that error. The removal is durable after a SyncDir of its folder.
+func (f *File) Discard() error {
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := diskRemove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("mmapio: remove %q: %w", f.path, cause(err))
+	}
+	return nil
+}

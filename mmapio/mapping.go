@@ -1,0 +1,91 @@
+package mmapio
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+)
+
+// Mapping is a shared, read-only mapping of the first bytes of a file. Any number of goroutines may
+// use it at once. It is unmapped by a cleanup some time after it has become unreachable, and never
+// before; there is no Close.
+//
+// A slice of its bytes does not keep it reachable. Call runtime.KeepAlive on the Mapping, or on
+// something that refers to it, after the last use of the bytes.
+type Mapping struct {
+	data []byte // the mapped bytes; immutable, as is path
+	path string
+}
+
+// OpenMapping maps the first length bytes of the file at path read-only. What is appended within
+// those bytes later, by whatever process, is visible in it.
+//
+// Errors: length not positive (os.ErrInvalid), a file shorter than length (ErrTruncated), and
+// whatever opening and mapping return. It costs an open, a stat, a mmap and a close; no page is read.
+func OpenMapping(path string, length int64) (*Mapping, error) {
+	if length <= 0 || length > maxLength {
+		return nil, fmt.Errorf("mmapio: map %q: length %d: %w", path, length, os.ErrInvalid)
+	}
+	file, err := diskOpen(path, os.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("mmapio: open %q: %w", path, cause(err))
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("mmapio: stat %q: %w", path, cause(err))
+	}
+	if info.Size() < length {
+		return nil, fmt.Errorf("mmapio: map %q: %d bytes wanted, file ends at offset %d: %w",
+			path, length, info.Size(), ErrTruncated)
+	}
+	return newMapping(file, path, length)
+}
+
+// newMapping maps file read-only and ties the mapping's life to the returned object. The cleanup's
+// argument is the registry's region, which must not refer to the Mapping.
+func newMapping(file *os.File, path string, length int64) (*Mapping, error) {
+	r, err := regions.add(file, path, length, false)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mapping{data: r.data, path: path}
+	runtime.AddCleanup(m, func(r *region) {
+		// There is nobody to tell. A region that could not be unmapped stays in the registry,
+		// where Live shows it.
+		_ = regions.release(r)
+	}, r)
+	return m, nil
+}
+
+// Bytes returns the mapped bytes. They must not be stored into (that faults), and are valid as long
+// as the Mapping is reachable. Cost: a load.
+func (m *Mapping) Bytes() []byte { return m.data }
+
+// Path returns the path the file had when it was mapped; it may have been removed since.
+func (m *Mapping) Path() string { return m.path }
+
+// Advice tells the kernel how a mapping is going to be read.
+type Advice int
+
+const (
+	AdviceNormal     Advice = iota // no pattern known: the kernel's own read-ahead
+	AdviceRandom                   // single records in no order: no read-ahead
+	AdviceSequential               // once from front to back: read ahead far, drop early
+	AdviceWillNeed                 // all of it soon: start reading it in now
+)
+
+// Advise passes an advice on for the whole mapping; it replaces the one before. It never changes what
+// the bytes are, and does nothing where the system has no such call. It returns the system's error,
+// or os.ErrInvalid for an unknown advice. It may run while others read.
+func (m *Mapping) Advise(a Advice) error {
+	if a < AdviceNormal || a > AdviceWillNeed {
+		return fmt.Errorf("mmapio: advise %q: advice %d: %w", m.path, a, os.ErrInvalid)
+	}
+	err := diskAdvise(m.data, a)
+	runtime.KeepAlive(m)
+	if err != nil {
+		return fmt.Errorf("mmapio: advise %q: %w", m.path, err)
+	}
+	return nil
+}

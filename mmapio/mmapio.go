@@ -1,0 +1,100 @@
+// Package mmapio maps files into memory for a store that appends through one writer and reads from
+// many goroutines without a lock. It knows nothing of records, indexes or shards: a file is bytes
+// with a length. Mapping itself is github.com/edsrzf/mmap-go; this package adds when to reserve, when
+// to sync, when to unmap, and what to do when a mapped byte cannot be had.
+//
+// # Two mappings of one file
+//
+// A [File] is the writer's side. Its space is reserved before it is mapped and it is mapped twice:
+// once writable, for the writer alone, and once read-only, the [Mapping] that readers get. Both show
+// the same page cache, so a byte the writer stored is what a reader loads, with no system call
+// between. Readers are never given the writable one: a stray store through a slice of a Mapping
+// faults instead of changing the file.
+//
+// # Reserve before mapping
+//
+// A store into a mapped hole asks the file system for a block, and on a full disk there is nobody to
+// return an error to: the process gets SIGBUS. So [Create] and [OpenFile] have the blocks before they
+// map (fallocate; zeros where the file system has none), and a full disk is their error, with nothing
+// left behind. Copy-on-write file systems may break that promise on the second store to a page;
+// therefore the writer's stores belong under the fault guard too.
+//
+// # Released when unreachable
+//
+// A Mapping has no Close. Readers hold it by ordinary references, the garbage collector is the grace
+// period, and a cleanup unmaps it once no goroutine can reach it. The collector does not see pointers
+// into mappings: whoever uses [Mapping.Bytes] must keep the Mapping reachable with runtime.KeepAlive
+// after the last use. Without it the last byte read may belong to another file mapped at the same
+// address meanwhile. The writable mapping has one owner, so it is released by hand: [File.Seal],
+// [File.Close], [File.Discard].
+//
+// Everything live is in a registry, from which come [Live] and the fault guard's answer to "whose
+// address is this?". It holds addresses and paths, never a *Mapping, or nothing would ever be
+// unreachable. A mapping leaves it in the same critical section that unmaps it: the kernel may hand
+// the address to the next mapping at once, and two entries of one address could not be told apart.
+//
+// # Poison
+//
+// A use after release usually works, and that is what is bad about it. With FREYJA_POISON=1 in the
+// environment a released mapping is not unmapped: an inaccessible one takes its place, the address is
+// never used again in this process, and any use after release faults at once. As it is out of the
+// registry by then, the guard lets that fault go on as the panic it is.
+//
+// # Faults become errors
+//
+// A mapped byte may be unavailable: the file was truncated from outside, or the sector is bad. By
+// default that kills a Go process. [Catch], deferred around the code that touches mappings, turns it
+// into a [FaultError] that names file and offset. See there for what it must not swallow.
+//
+// # What is durable when
+//
+//   - [Create] returned: the file has its length and blocks on disk; its name only after [SyncDir].
+//   - [File.Sync] returned nil: the bytes of the range are on disk.
+//   - [File.Seal] returned nil: the bytes, and the file's new length.
+//   - [WriteFileAtomic] returned nil: content and name.
+//   - None of them is safe to repeat after it failed as if nothing had happened: the kernel reports a
+//     lost page once and then forgets it. A caller treats a failed sync as final for that file.
+//
+// # Descriptors
+//
+// No file descriptor is held between calls, except by a [LockFile]: a mapping outlives the descriptor
+// it was made from, and what needs one (truncate, full sync) opens the path. Thousands of segments
+// cost no descriptors. On windows, where flushing takes the handle, a File keeps its own until it is
+// sealed or closed. Paths must therefore stay valid: a File must not be renamed while it is open.
+//
+// Every call to the operating system that changes or maps a file is in the disk*.go files, and only
+// there.
+package mmapio
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+)
+
+var (
+	// ErrTruncated: a file is shorter than what was to be mapped, or has become shorter than what
+	// was mapped. Returned by OpenMapping, and inside a FaultError.
+	ErrTruncated = errors.New("file is truncated")
+	// ErrIO: the operating system could not deliver or accept a mapped byte although the file is
+	// long enough: a bad sector, a vanished disk, no space on a file system that does not honour
+	// reservations. Found inside a FaultError.
+	ErrIO = errors.New("input/output error on mapped file")
+	// ErrLocked: somebody else, in this process or another, holds the lock file in a way that
+	// excludes this one. Returned by Lock.
+	ErrLocked = errors.New("file is locked")
+)
+
+// cause strips the operation and path that package os adds to its errors, as this package's own
+// messages name both, and leaves the system's error for errors.Is.
+func cause(err error) error {
+	var pathError *fs.PathError
+	if errors.As(err, &pathError) {
+		return pathError.Err
+	}
+	var linkError *os.LinkError
+	if errors.As(err, &linkError) {
+		return linkError.Err
+	}
+	return err
+}

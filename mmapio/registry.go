@@ -1,0 +1,123 @@
+package mmapio
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"unsafe"
+
+	"github.com/edsrzf/mmap-go"
+)
+
+// poison is whether released mappings are made inaccessible for ever instead of being unmapped. Set
+// once at start from the environment; tests change it while nothing else runs.
+var poison = os.Getenv("FREYJA_POISON") == "1"
+
+// Poisoned reports whether the process runs with FREYJA_POISON=1: address space of released mappings
+// is then never reused, so that a use after release faults. Memory is given back, addresses are not:
+// it is for tests, not for long-lived processes.
+func Poisoned() bool { return poison }
+
+// region is one live mapping of either kind. Immutable once in the registry. It must not refer to a
+// Mapping or a File, which its registration would keep reachable; data points outside the Go heap.
+type region struct {
+	data mmap.MMap // what mmap-go returned, and the only slice it takes back
+	path string
+}
+
+// base is the address of the region's first byte; page aligned.
+func (r *region) base() uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(r.data))) }
+
+// end is the address after the region's last page. Go code never loads beyond the slice, but the
+// last page is the mapping's to its end, so a fault there is the mapping's too.
+func (r *region) end() uintptr {
+	return r.base() + uintptr(roundUp(int64(len(r.data))))
+}
+
+// registry knows every live mapping of this process, on slow paths only: mapping, unmapping, a fault,
+// a count.
+type registry struct {
+	mu     sync.Mutex
+	sorted []*region // guarded by mu; sorted by base, never overlapping
+	bytes  int64     // guarded by mu; sum of the regions' lengths
+}
+
+var regions registry
+
+// add maps the first length bytes of file and registers them. The mapping happens outside the lock:
+// an address the kernel returns here is in no other region, because release unmaps under it.
+func (g *registry) add(file *os.File, path string, length int64, writable bool) (*region, error) {
+	data, err := diskMap(file, length, writable)
+	if err != nil {
+		return nil, fmt.Errorf("mmapio: map %q: %d bytes: %w", path, length, cause(err))
+	}
+	r := &region{data: data, path: path}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i, _ := g.indexLocked(r.base())
+	g.sorted = slices.Insert(g.sorted, i, r)
+	g.bytes += int64(len(data))
+	return r, nil
+}
+
+// release unmaps (or poisons) r and forgets it, once. A region that cannot be unmapped stays
+// registered: it is still mapped, and Live should say so.
+func (g *registry) release(r *region) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i, found := g.indexLocked(r.base())
+	if !found || g.sorted[i] != r {
+		return fmt.Errorf("mmapio: unmap %q: %w", r.path, os.ErrClosed)
+	}
+	if poison {
+		if err := diskPoison(r.data); err != nil {
+			return fmt.Errorf("mmapio: poison %q: %w", r.path, err)
+		}
+	} else {
+		if err := diskUnmap(r.data); err != nil {
+			return fmt.Errorf("mmapio: unmap %q: %w", r.path, err)
+		}
+	}
+	g.sorted = slices.Delete(g.sorted, i, i+1)
+	g.bytes -= int64(len(r.data))
+	return nil
+}
+
+// find returns the path and offset of a mapped address. Some processors report no more than the page
+// of a fault (s390x) or a neighbouring byte of the access; mappings begin and end at page
+// boundaries, so the region is right even then, and the offset right to a page.
+func (g *registry) find(address uintptr) (path string, offset int64, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i, exact := g.indexLocked(address)
+	if !exact {
+		i-- // the last region that begins below the address
+	}
+	if i < 0 || address >= g.sorted[i].end() {
+		return "", 0, false
+	}
+	return g.sorted[i].path, int64(address - g.sorted[i].base()), true
+}
+
+// indexLocked finds the first region whose base is not below address.
+func (g *registry) indexLocked(address uintptr) (int, bool) {
+	return slices.BinarySearchFunc(g.sorted, address, func(r *region, a uintptr) int {
+		return cmp.Compare(r.base(), a)
+	})
+}
+
+// Counters says what is mapped in this process.
+type Counters struct {
+	Mappings int64 // mappings of both kinds: a File under write counts as two
+	Bytes    int64 // their lengths added up: address space, not memory
+}
+
+// Live returns the mappings not yet released. One that has become unreachable counts until the
+// collector has found it and its cleanup has run. Cost: a mutex.
+func Live() Counters {
+	regions.mu.Lock()
+	defer regions.mu.Unlock()
+	return Counters{Mappings: int64(len(regions.sorted)), Bytes: regions.bytes}
+}
