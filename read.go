@@ -37,8 +37,8 @@ func (db *DB) AppendGet(dst, key []byte) ([]byte, error) {
 }
 
 // View calls fn with the value of key as it lies in the mapping, without a copy. The slice is valid
-// only until fn returns and must not be stored into (that is a fault, which View returns as a
-// panic of the goroutine). fn may write to the store. View returns fn's error as it
+// only until fn returns and must not be stored into: the mapping is read-only, the store faults and
+// View returns ErrIO. fn may write to the store. View returns fn's error as it
 // is, and otherwise the errors of Get. It allocates nothing.
 func (db *DB) View(key []byte, fn func(value []byte) error) error {
 	if uint(len(key)-1) >= MaxKeySize {

@@ -26,22 +26,22 @@ type File struct {
 	handle   *os.File // windows: what flushing needs, open as long as writable; nil elsewhere
 }
 
-// Create makes the file at path, which must not exist, with size bytes of zeros whose blocks are
-// reserved, syncs it and maps it. Its name is durable after a SyncDir of its folder.
+// Create makes the file at path, which must not exist, with size bytes whose blocks are reserved:
+// those of head and zeros behind them. It syncs the file and maps it. Its name is durable after a SyncDir of its folder.
 //
 // Errors wrap the system's: fs.ErrExist, ENOSPC for a full disk, EFBIG beyond the process's file size
 // limit; os.ErrInvalid for a size that is not positive. After an error nothing is left behind. The
 // cost is that of reserving: a few system calls where the file system can, writing size zeros where
 // it cannot.
-func Create(path string, size int64) (*File, error) {
-	if size <= 0 || size > maxLength {
+func Create(path string, size int64, head []byte) (*File, error) {
+	if size <= 0 || size > maxLength || int64(len(head)) > size {
 		return nil, fmt.Errorf("mmapio: create %q: size %d: %w", path, size, os.ErrInvalid)
 	}
 	file, err := diskOpen(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: create %q: %w", path, cause(err))
 	}
-	f, err := newFile(file, path, 0, size)
+	f, err := newFile(file, path, 0, size, head)
 	if err != nil {
 		if rmErr := diskRemove(path); rmErr != nil {
 			err = errors.Join(err, fmt.Errorf("mmapio: remove %q: %w", path, cause(rmErr)))
@@ -71,7 +71,7 @@ func OpenFile(path string, size int64) (*File, error) {
 		file.Close()
 		return nil, fmt.Errorf("mmapio: stat %q: %w", path, cause(err))
 	}
-	f, err := newFile(file, path, info.Size(), max(size, info.Size()))
+	f, err := newFile(file, path, info.Size(), max(size, info.Size()), nil)
 	if err != nil {
 		if cutErr := cutBack(path, info.Size()); cutErr != nil {
 			err = errors.Join(err, cutErr)
@@ -81,9 +81,9 @@ func OpenFile(path string, size int64) (*File, error) {
 	return f, nil
 }
 
-// newFile reserves [have, size) of an open file, syncs it and maps it twice. It takes over file: closed
+// newFile reserves [have, size) of an open file, writes head to its start, syncs it and maps it twice. It takes over file: closed
 // on return, or kept in the File where that is needed. On error only the file itself is left.
-func newFile(file *os.File, path string, have, size int64) (f *File, err error) {
+func newFile(file *os.File, path string, have, size int64, head []byte) (f *File, err error) {
 	defer func() {
 		if err != nil || !keepsHandle {
 			file.Close()
@@ -91,6 +91,11 @@ func newFile(file *os.File, path string, have, size int64) (f *File, err error) 
 	}()
 	if err = reserve(file, path, have, size); err != nil {
 		return nil, err
+	}
+	if len(head) > 0 {
+		if err = diskWrite(file, head, 0); err != nil {
+			return nil, fmt.Errorf("mmapio: write %q at offset 0: %w", path, cause(err))
+		}
 	}
 	if err = diskSync(file); err != nil {
 		return nil, fmt.Errorf("mmapio: sync %q: %w", path, cause(err))

@@ -92,7 +92,7 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 			return unix.Fallocate(fd, mode, off, n)
 		})
 		path := filepath.Join(dir, "a")
-		_, err := Create(path, reserveStep+1)
+		_, err := Create(path, reserveStep+1, nil)
 		require.ErrorIs(t, err, failure)
 		require.ErrorContains(t, err, fmt.Sprintf("reserve %q at offset 0", path))
 		requireGone(t, path)
@@ -140,7 +140,7 @@ func TestFullDisk(t *testing.T) {
 			}
 			manifest := filepath.Join(medium, "manifest")
 			require.NoError(t, WriteFileAtomic(manifest, []byte("old")))
-			_, err := Create(filepath.Join(medium, "big"), 4<<20)
+			_, err := Create(filepath.Join(medium, "big"), 4<<20, nil)
 			require.ErrorIs(t, err, syscall.ENOSPC)
 			requireGone(t, filepath.Join(medium, "big"))
 
@@ -175,7 +175,7 @@ func init() {
 			if refusal != nil {
 				fallocate = func(int, uint32, int64, int64) error { return refusal }
 			}
-			_, err := Create(path, 1<<20)
+			_, err := Create(path, 1<<20, nil)
 			if cause(err) == nil || !strings.Contains(err.Error(), unix.EFBIG.Error()) {
 				return say(3, "create beyond the limit: %v", err)
 			}
@@ -190,7 +190,7 @@ func init() {
 		if err != nil || long.Size() != 1<<20 {
 			return say(6, "a file already longer than the limit must open: %v", err)
 		}
-		f, err := Create(path, 64<<10)
+		f, err := Create(path, 64<<10, nil)
 		if err != nil {
 			return say(7, "create at the limit: %v", err)
 		}

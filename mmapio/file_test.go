@@ -25,7 +25,7 @@ func TestCreateHasFullSizeAndZeros(t *testing.T) {
 func TestCreateRefusesExisting(t *testing.T) {
 	path := filepath.Join(folder(t), "a")
 	require.NoError(t, os.WriteFile(path, []byte("theirs"), 0o600))
-	_, err := Create(path, pageSize)
+	_, err := Create(path, pageSize, nil)
 	require.ErrorIs(t, err, os.ErrExist)
 	require.ErrorContains(t, err, `create "`+path+`"`)
 	content, err := os.ReadFile(path)
@@ -38,7 +38,7 @@ func TestInvalidSizes(t *testing.T) {
 	path := filepath.Join(dir, "a")
 	require.NoError(t, os.WriteFile(path, []byte("x"), 0o600))
 	for _, size := range []int64{0, -1, maxLength + 1} {
-		_, err := Create(filepath.Join(dir, "new"), size)
+		_, err := Create(filepath.Join(dir, "new"), size, nil)
 		require.ErrorIs(t, err, os.ErrInvalid)
 		requireGone(t, filepath.Join(dir, "new"))
 		_, err = OpenFile(path, size)

@@ -73,7 +73,7 @@ func eventually(condition func() bool) bool {
 // because package testing keeps what a cleanup refers to longer than the cleanup.
 func create(t testing.TB, dir, name string, size int64) *File {
 	t.Helper()
-	f, err := Create(filepath.Join(dir, name), size)
+	f, err := Create(filepath.Join(dir, name), size, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, f.Close())

@@ -133,16 +133,12 @@ func (p *Preparer) list(refs []SegmentRef) error {
 // make creates the file of a segment with its header, on disk.
 func (r *request) make() (*segment, error) {
 	path := r.cfg.segmentPath(r.id)
-	file, err := mmapio.Create(path, headerSize+r.capacity)
+	var head [headerUsed]byte
+	h := r.cfg.header(r.id)
+	h.encode(head[:])
+	file, err := mmapio.Create(path, headerSize+r.capacity, head[:])
 	if err != nil {
 		return nil, fmt.Errorf("create segment: %w", err)
-	}
-	h := r.cfg.header(r.id)
-	if err := storeGuarded(func() { h.encode(file.Bytes()) }); err != nil {
-		return nil, errors.Join(fmt.Errorf("create segment: %w", err), file.Discard())
-	}
-	if err := file.Sync(0, headerSize); err != nil {
-		return nil, errors.Join(fmt.Errorf("create segment: %w", err), file.Discard())
 	}
 	seg := newSegment(r.id, file.Mapping())
 	seg.file = file
