@@ -1,0 +1,121 @@
+package hashidx
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+)
+
+// ErrFull: the index has, or was asked to have, more keys than a table of MaxCapacity slots takes:
+// 4/5 of the slots, or a little less (73 %) when deleted keys are scattered among them.
+var ErrFull = errors.New("hashidx: index full")
+
+// Index is the writer's side of an index. It is not safe for concurrent use: the caller's writer
+// mutex guards every method. The tables it hands out may be read at any time.
+//
+// Before a change the caller calls Reserve, and if that swapped the table publishes Table() to its
+// readers before making the change. Insert requires this; Update, Delete and Relocate do not, but
+// only Reserve gives memory back, so a caller that deletes or overwrites a lot calls it there too.
+type Index struct {
+	// All fields: the writer only.
+	table *Table // the live table; its Len is the number of keys
+	used  int    // slots that are not empty: keys and tombstones
+	room  int    // used may not pass this: maxUsed of the capacity
+
+	deletes int   // since these flat slots were built
+	swaps   int64 // tables that replaced another
+
+	sharers *atomic.Int64 // reachable tables over these flat slots; the only field met by another goroutine (cleanups count down)
+	pages   pageOwner     // the pages copied since these flat slots were built
+
+	limit     int                        // largest capacity; MaxCapacity, but for tests
+	mapRegion func(int) (*region, error) // newRegion, but for tests
+}
+
+// New makes an empty index with room for at least capacity keys, and at least one page of slots. It
+// returns ErrFull when no table takes that many, and the operating system's error when it refuses
+// the memory. Cost: one mapping; its pages are touched as keys arrive.
+func New(capacity int) (*Index, error) {
+	slots := capacityToHold(min(max(capacity, 0), MaxCapacity))
+	if slots > MaxCapacity {
+		return nil, fmt.Errorf("%w: %d keys asked for, %d slots at most", ErrFull, capacity, MaxCapacity)
+	}
+	x := &Index{limit: MaxCapacity, mapRegion: newRegion}
+	if err := x.build(slots); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// Table is the live table. It changes only in Reserve, when that reports a swap, and in Freeze; the
+// caller publishes it then, before its next change.
+func (x *Index) Table() *Table { return x.table }
+
+// Len is the number of keys.
+func (x *Index) Len() int { return x.table.Len() }
+
+// Bytes is the memory of the live table's slots, copied pages included.
+func (x *Index) Bytes() int64 { return x.table.Bytes() }
+
+// Swaps counts the tables that have replaced another: by growth, purge, folding or Freeze.
+func (x *Index) Swaps() int64 { return x.swaps }
+
+// Insert adds a key with the given hash. The caller has called Reserve since the last Insert and
+// knows, by First and Next, that the key is absent. The key takes the first tombstone or empty slot
+// on its way. Cost: the probe of a lookup, one store, and the copy of a page where a frozen table
+// shares it.
+func (x *Index) Insert(hash uint64, loc Location) {
+	t := x.table
+	i := hash >> (t.shift & 63)
+	for {
+		w := t.load(i)
+		if w <= wordTombstone {
+			if w == wordEmpty {
+				x.used++
+			}
+			break
+		}
+		i = (i + 1) & t.mask
+	}
+	x.store(Position(i), hash&^locationMask|uint64(loc))
+	t.live.Add(1)
+}
+
+// Update changes the location of the key at pos: one atomic store. Cost as Insert, without the
+// probe.
+func (x *Index) Update(pos Position, loc Location) {
+	w := x.table.load(uint64(pos))
+	x.store(pos, w&^locationMask|uint64(loc))
+}
+
+// Delete removes the key at pos: one atomic store of a tombstone. Cost as Update.
+func (x *Index) Delete(pos Position) {
+	x.store(pos, wordTombstone)
+	x.deletes++
+	x.table.live.Add(-1)
+}
+
+// Relocate changes the location of the key that has hash and the location old, and reports whether
+// there was one: false when the key has moved on or is gone. Cost: a lookup and an Update.
+func (x *Index) Relocate(hash uint64, old, new Location) bool {
+	for loc, pos := x.table.First(hash); loc != 0; loc, pos = x.table.Next(hash, pos) {
+		if loc == old {
+			x.Update(pos, new)
+			return true
+		}
+	}
+	return false
+}
+
+// store puts w into slot pos of the live table, in a page that no frozen table shares.
+func (x *Index) store(pos Position, w uint64) {
+	t := x.table
+	words, i := t.base, uint64(pos)
+	if t.overlay != nil {
+		words, i = x.ownPage(int(pos>>pageShift)).words, i&(pageSlots-1)
+	}
+	atomic.StoreUint64((*uint64)(unsafe.Add(words, i*slotSize)), w)
+	runtime.KeepAlive(t) // holds the page too: only the writer, here, replaces it
+}
