@@ -1,26 +1,14 @@
 package freyja
 
 import (
-	"runtime"
 	"time"
 
 	"github.com/freyjadb/freyja/shard"
 )
 
-const (
-	// reclaimInterval is how often the store looks at how much index memory it has replaced.
-	reclaimInterval = time.Second
-	// reclaimMin is how many bytes of it must wait before the collector is asked to run.
-	reclaimMin = 16 << 20
-)
-
-// startLoops starts the goroutines that run until Close. A read-only store needs none.
+// startLoops starts the goroutines that run until Close.
 func (db *DB) startLoops() {
-	if db.opts.ReadOnly {
-		return
-	}
-	db.loops.Go(db.reclaimLoop)
-	if db.opts.Durability == Periodic {
+	if !db.opts.ReadOnly && db.opts.Durability == Periodic {
 		db.loops.Go(db.syncLoop)
 	}
 }
@@ -42,32 +30,6 @@ func (db *DB) syncLoop() {
 		}
 		if d := time.Since(start); d > db.opts.SyncInterval {
 			db.opts.Logger.Warn("a sync took longer than the interval", "dir", db.dir, "took", d, "interval", db.opts.SyncInterval)
-		}
-	}
-}
-
-// reclaimLoop sees to it that replaced index tables go back to the system. They are outside the
-// heap, so their size does not make the collector run, and it is the collector that finds that no
-// reader has them. A collection costs in proportion to the live heap, so it is asked for only when what
-// waits is worth it: more than reclaimMin and more than a quarter of the index.
-func (db *DB) reclaimLoop() {
-	tick := time.NewTicker(reclaimInterval)
-	defer tick.Stop()
-	waiting := int64(0)
-	for {
-		select {
-		case <-db.done:
-			return
-		case <-tick.C:
-		}
-		index := int64(0)
-		for _, s := range db.shards {
-			waiting += s.TakeRetired()
-			index += s.Usage().IndexBytes
-		}
-		if waiting > max(reclaimMin, index/4) {
-			runtime.GC()
-			waiting = 0
 		}
 	}
 }

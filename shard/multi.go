@@ -19,7 +19,7 @@ const batchSize = 32
 type lookup struct {
 	hash uint64
 	s    *Shard
-	v    *view
+	v    *view // what its slot and record were touched through; the last stage loads its own
 }
 
 // GetMany looks up keys in stages over batchSize of them at a time, so that their cache misses
@@ -46,14 +46,14 @@ func GetMany(shards []*Shard, mask uint64, keys [][]byte, fn func(i int, value [
 			batch[i].v.touch(batch[i].hash)
 		}
 		for i, key := range part {
-			value, ok, err := batch[i].get(key)
-			if err != nil {
+			value, pin, err := batch[i].s.Get(key, batch[i].hash)
+			if err != nil && err != ErrKeyNotFound {
 				return err
 			}
-			if err := fn(first+i, value, ok); err != nil {
+			if err := fn(first+i, value, err == nil); err != nil {
 				return err
 			}
-			runtime.KeepAlive(batch[i].v)
+			runtime.KeepAlive(pin)
 		}
 	}
 	return nil
@@ -81,24 +81,5 @@ func (v *view) touch(hash uint64) {
 	if offset+128+recordAlign <= w.size {
 		atomic.LoadUint32((*uint32)(unsafe.Add(p, 64)))
 		atomic.LoadUint32((*uint32)(unsafe.Add(p, 128)))
-	}
-}
-
-// get is the last stage for one key: the whole lookup, on lines that are there or on their way.
-func (l *lookup) get(key []byte) (value []byte, ok bool, err error) {
-	for {
-		value, stale, err := l.v.find(key, l.hash)
-		switch {
-		case err == ErrKeyNotFound:
-			return nil, false, nil
-		case err != nil:
-			return nil, false, err
-		case !stale:
-			return value, true, nil
-		}
-		if err := l.s.checkStale(l.v); err != nil {
-			return nil, false, err
-		}
-		l.v = l.s.view.Load()
 	}
 }

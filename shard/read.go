@@ -1,83 +1,92 @@
 package shard
 
 import (
+	"encoding/binary"
 	"fmt"
-	"runtime"
-	"runtime/debug"
-
-	"github.com/freyjadb/freyja/mmapio"
+	"unsafe"
 )
 
-// AppendGet appends the value of key to dst. It allocates only what append does. A fault in the
-// mapping comes back as an error that ReadError explains; dst is then returned unchanged, though
-// bytes beyond its length may have been written.
-func (s *Shard) AppendGet(dst, key []byte, hash uint64) (out []byte, err error) {
-	out = dst
-	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
+// Pin keeps what a value lies in mapped for as long as the Pin is reachable.
+type Pin = *view
+
+// Get returns the value of key as it lies in the mapping. It is valid while the caller keeps pin
+// reachable: runtime.KeepAlive(pin) must follow the last use of value. The caller runs it and its
+// use of value under the fault guard of package mmapio, and has ReadError explain what that
+// catches. Errors: ErrKeyNotFound, ErrClosed, ErrCorrupt. It allocates nothing.
+//
+// This is the path of every read, and it is written for the number of its instructions: a loop of
+// independent reads runs one read's first cache miss under the second of the read before only
+// while all that lies between them fits the processor's reorder window (256 to 512 instructions).
+// What it checks of a record: that it is a put of this key without flags, that it lies inside its
+// segment, and that its end mark is there (record.go says why). Its checksum was verified
+// when it was read from the disk at Open, or was computed by this process. Whatever is not plainly
+// so, getUnlikely looks at with all care.
+func (s *Shard) Get(key []byte, hash uint64) (value []byte, pin Pin, err error) {
+	v := s.view.Load()
+	if v.table == nil {
+		return nil, nil, v.err
+	}
+	// No candidate is location 0: offset 0 of segment 0, if that is there, a header page's start.
+	loc, _ := v.table.First(hash)
+	if number := locationNumber(loc); number < uint64(len(v.segments)) {
+		w := &v.segments[number]
+		offset := uint64(locationOffset(loc))
+		if offset+2*recordAlign <= w.size {
+			p := unsafe.Add(w.base, offset)
+			head := binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(p, 4))[:])
+			n := head >> 32
+			last := (recordFixed + uint64(len(key)) + n) | (recordAlign - 1)
+			if head&0xffffffff == kindPut|uint64(len(key)-1)<<16 && offset+last < w.size {
+				body := unsafe.Add(p, recordFixed)
+				if equalKey(body, key) && *(*byte)(unsafe.Add(p, last)) == endMark {
+					return unsafe.Slice((*byte)(unsafe.Add(body, len(key))), n), v, nil
+				}
+			}
+		}
+	}
+	return s.getUnlikely(key, hash)
+}
+
+// getUnlikely is the whole lookup, and loads the view again where that is stale.
+//
+//go:noinline
+func (s *Shard) getUnlikely(key []byte, hash uint64) (value []byte, pin Pin, err error) {
 	for {
 		v := s.view.Load()
 		value, stale, err := v.find(key, hash)
-		if err == nil && !stale {
-			out = append(dst, value...)
-			runtime.KeepAlive(v)
-			return out, nil
-		}
-		if err != nil {
-			return dst, err
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case !stale:
+			return value, v, nil
 		}
 		if err := s.checkStale(v); err != nil {
-			return dst, err
+			return nil, nil, err
 		}
 	}
 }
 
-// View calls fn with the value of key as it lies in the mapping, valid until fn returns, and
-// returns what fn returns. The guard covers fn: its reading the value may fault.
-func (s *Shard) View(key []byte, hash uint64, fn func(value []byte) error) (err error) {
-	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
-	for {
-		v := s.view.Load()
-		value, stale, err := v.find(key, hash)
-		if err == nil && !stale {
-			err = fn(value)
-			runtime.KeepAlive(v)
-			return err
+// equalKey compares key with the bytes at p, of which as many are mapped. Keys are short: a loop over
+// words beats the call that comparing slices is.
+func equalKey(p unsafe.Pointer, key []byte) bool {
+	q, n := unsafe.Pointer(unsafe.SliceData(key)), len(key)
+	for ; n >= 8; n -= 8 {
+		if binary.LittleEndian.Uint64((*[8]byte)(p)[:]) != binary.LittleEndian.Uint64((*[8]byte)(q)[:]) {
+			return false
 		}
-		if err != nil {
-			return err
-		}
-		if err := s.checkStale(v); err != nil {
-			return err
-		}
+		p, q = unsafe.Add(p, 8), unsafe.Add(q, 8)
 	}
-}
-
-// Has reports whether key is there, without touching its value but for the record's last byte.
-func (s *Shard) Has(key []byte, hash uint64) (ok bool, err error) {
-	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
-	for {
-		v := s.view.Load()
-		_, stale, err := v.find(key, hash)
-		if err == nil && !stale {
-			runtime.KeepAlive(v)
-			return true, nil
+	for ; n > 0; n-- {
+		if *(*byte)(p) != *(*byte)(q) {
+			return false
 		}
-		if err == ErrKeyNotFound {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		if err := s.checkStale(v); err != nil {
-			return false, err
-		}
+		p, q = unsafe.Add(p, 1), unsafe.Add(q, 1)
 	}
+	return true
 }
 
 // checkStale tells a view that was overtaken, which is to be loaded again, from one that is
 // current and yet lacks a segment. The second cannot be (see view), unless a slot is damaged.
-//
-//go:noinline
 func (s *Shard) checkStale(v *view) error {
 	if s.view.Load() != v {
 		return nil

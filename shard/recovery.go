@@ -31,7 +31,8 @@ import (
 //     records that do. Cutting at the first gap leaves a prefix of the writes.
 //
 // An end in front of the end that a mark gives is not torn but damaged, and so is an end in
-// front of records in a later segment that was synced: ErrCorrupt. What lies beyond the end
+// front of records in a later segment that was synced: ErrCorrupt. So is a segment that is not marked
+// as sealed although a later one is, since they are sealed in order. What lies beyond the end
 // is first copied to the quarantine folder and synced there, then zeroed and synced, so that no later
 // recovery takes it for records. Recovery that is killed anywhere starts over and comes to the same
 // end: until the zeros are on disk the bytes beyond the end are cut again, and their copies get a name
@@ -107,7 +108,6 @@ func (r *recovery) run() (err error) {
 	}
 	r.dropTombstones()
 	s.counts = Counts{}
-	s.retired = 0
 	return nil
 }
 
@@ -229,8 +229,9 @@ func (r *recovery) scanOpen(open []*segment) error {
 		}
 	}
 	if last == nil {
-		// No record follows the sealed ones. A segment without records can still be the active one.
-		if i := slices.IndexFunc(open, func(seg *segment) bool { return seg.mark.state == stateClosed }); i >= 0 {
+		// No record follows the sealed ones. A segment that never had records can still be the active one.
+		empty := func(seg *segment) bool { return seg.mark.state == stateClosed && seg.mark.end == headerSize }
+		if i := slices.IndexFunc(open, empty); i >= 0 {
 			last = open[i]
 			open = slices.Delete(open, i, i+1)
 			if err := r.add(last); err != nil {
@@ -242,6 +243,10 @@ func (r *recovery) scanOpen(open []*segment) error {
 		if seg.mark.end > headerSize {
 			return corrupt(seg.path, headerSize, fmt.Sprintf(
 				"segment was synced, but the records before it end with number %d and do not lead to it", r.s.seq))
+		}
+		if first := firstSeq(seg); first != 0 && first <= r.s.seq {
+			return corrupt(seg.path, headerSize, fmt.Sprintf(
+				"segment begins with record %d, the log is on disk up to record %d, and no mark says that the segment is", first, r.s.seq))
 		}
 	}
 	r.report.Clean = (last == nil || last.mark.state == stateClosed && last.end == last.size) &&

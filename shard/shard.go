@@ -112,7 +112,6 @@ type Shard struct {
 	nextCap int64           // bytes of records the next segment is to hold
 	live    int64           // bytes of records that index slots point to
 	counts  Counts
-	retired int64 // bytes of index tables replaced since TakeRetired
 
 	syncMu sync.Mutex    // held by the one sync under way; before mu
 	synced atomic.Uint64 // sequence number up to which the log is on disk; stored under syncMu
@@ -195,16 +194,6 @@ func (s *Shard) segmentsLocked() []*segment {
 		}
 	}
 	return list
-}
-
-// TakeRetired returns the bytes of index tables that were replaced since the last call. They go
-// back to the system once no reader has them and the garbage collector has noticed.
-func (s *Shard) TakeRetired() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.retired
-	s.retired = 0
-	return n
 }
 
 // Close ends the shard: reads and writes that have begun complete, later ones return ErrClosed.

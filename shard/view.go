@@ -1,7 +1,6 @@
 package shard
 
 import (
-	"encoding/binary"
 	"unsafe"
 
 	"github.com/freyjadb/freyja/hashidx"
@@ -43,61 +42,33 @@ func locationOffset(loc hashidx.Location) int64 {
 	return int64(uint64(loc)&(1<<offsetBits-1)) * recordAlign
 }
 
-// find returns the value of key in v, aliasing the mapping. A stale reports that v lacks a segment
-// that a slot points into. Otherwise err is nil, ErrKeyNotFound, what closed the shard, or
+// find walks all candidates of hash for key. It is the whole of a lookup, where Shard.Get is its
+// common case: the first candidate is the key's, without an expiry. A stale reports that v lacks a
+// segment that a slot points into. Otherwise err is nil, ErrKeyNotFound, what closed the shard, or
 // ErrCorrupt for a record that is not what was written.
-//
-// This is the path of every read. What it checks of a record: that it lies inside its
-// segment, that it is a put of this key, that its end mark is there (record.go says why), and
-// that it has not expired. Its checksum was verified when it was read from the disk at Open, or
-// was computed by this process.
 func (v *view) find(key []byte, hash uint64) (value []byte, stale bool, err error) {
 	if v.table == nil {
 		return nil, false, v.err
 	}
-	loc, pos := v.table.First(hash)
-	for loc != 0 {
+	for loc, pos := v.table.First(hash); loc != 0; loc, pos = v.table.Next(hash, pos) {
 		number := locationNumber(loc)
 		if number >= uint64(len(v.segments)) || v.segments[number].base == nil {
 			return nil, true, nil
 		}
-		w := &v.segments[number]
-		offset := uint64(locationOffset(loc))
-		if offset+2*recordAlign > w.size {
+		if uint64(locationOffset(loc)) >= v.segments[number].size {
 			return nil, false, v.damaged(loc, "record lies outside its segment")
 		}
-		p := unsafe.Add(w.base, offset)
-		head := binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(p, 4))[:])
-		if head&0xffffffff == uint64(kindPut)|uint64(len(key)-1)<<16 {
-			// A put of a key of this length, without flags.
-			n := head >> 32
-			body := unsafe.Add(p, recordFixed)
-			last := (recordFixed + uint64(len(key)) + n) | (recordAlign - 1)
-			if offset+last >= w.size {
-				return nil, false, v.damaged(loc, "record lies outside its segment")
-			}
-			if string(unsafe.Slice((*byte)(body), len(key))) == string(key) {
-				if *(*byte)(unsafe.Add(p, last)) != endMark {
-					return nil, false, v.damaged(loc, "record has no end mark")
-				}
-				return unsafe.Slice((*byte)(unsafe.Add(body, len(key))), n), false, nil
-			}
-		}
-		if value, found, err := v.findUnlikely(loc, key); found || err != nil {
+		if value, found, err := v.examine(loc, key); found || err != nil {
 			return value, false, err
 		}
-		loc, pos = v.table.Next(hash, pos)
 	}
 	return nil, false, ErrKeyNotFound
 }
 
-// findUnlikely looks at a candidate that is not plainly the key's: it has an expiry, is another
-// key with the same fingerprint (one candidate in many thousands), or is damaged. Telling the
-// last two apart takes the checksum: a record whose key was zeroed by a cut would otherwise pass
-// for another key's, and the read for a miss.
-//
-//go:noinline
-func (v *view) findUnlikely(loc hashidx.Location, key []byte) (value []byte, found bool, err error) {
+// examine decides whether the record at loc is the key's. To tell another key's record from a damaged
+// one takes the checksum: a record whose key was zeroed by a cut would otherwise pass for another key's,
+// and the read for a miss.
+func (v *view) examine(loc hashidx.Location, key []byte) (value []byte, found bool, err error) {
 	w := &v.segments[locationNumber(loc)]
 	r, reason := decodeRecord(unsafe.Slice((*byte)(w.base), w.size)[locationOffset(loc):], true)
 	switch {

@@ -139,7 +139,6 @@ func (s *Shard) prepareWrite(key []byte, hash uint64) (found, error) {
 
 // reserveSlot makes room for one key in the index, which may replace the table. Holds mu.
 func (s *Shard) reserveSlot() error {
-	before := s.index.Table()
 	swapped, err := s.index.Reserve()
 	if errors.Is(err, hashidx.ErrFull) {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
@@ -149,7 +148,6 @@ func (s *Shard) reserveSlot() error {
 	}
 	if swapped {
 		s.counts.IndexSwaps++
-		s.retired += before.Bytes()
 		s.publish(s.view.Load().withTable(s.index.Table()))
 	}
 	return nil
