@@ -5,7 +5,7 @@ import (
 	"runtime"
 )
 
-// Allocs is what one operation allocates on the Go heap, on average. Background work counts too,
+// Allocs is what one call of an operation allocates on the Go heap, on average. Background work counts too,
 // whoever does it, so that a store which allocates now and then shows a fraction.
 type Allocs struct {
 	Objects float64
@@ -39,6 +39,9 @@ func MeasureAllocs(run Run, ops int) (Allocs, error) {
 	}
 	runtime.ReadMemStats(&after)
 	done := float64(batches * batchSize)
+	if run.Op == GetMany {
+		done /= GetManyKeys
+	}
 	return Allocs{
 		Objects: float64(after.Mallocs-before.Mallocs) / done,
 		Bytes:   float64(after.TotalAlloc-before.TotalAlloc) / done,

@@ -4,5 +4,9 @@ package driver
 
 import "time"
 
-// processorTime returns 0: the system does not tell.
-func processorTime() time.Duration { return 0 }
+// ProcessorTime returns what the process has used so far, 0 where the system does not tell.
+func ProcessorTime() time.Duration { return 0 }
+
+// DiskReads returns how often the process has touched a mapped page that had to be read from disk, 0 where the system
+// does not tell.
+func DiskReads() int64 { return 0 }

@@ -236,6 +236,11 @@ func TestMeasureAllocs(t *testing.T) {
 	require.InDelta(t, 1, allocs.Objects, 0.1)
 	require.InDelta(t, 24, allocs.Bytes, 5)
 
+	run.Op = GetMany // the fake's reads each key into a new slice; it counts by the call
+	allocs, err = MeasureAllocs(run, 10_000)
+	require.NoError(t, err)
+	require.InDelta(t, GetManyKeys, allocs.Objects, 1)
+
 	run.Op = PutOp
 	allocs, err = MeasureAllocs(run, 10_000)
 	require.NoError(t, err)

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Machine is where the run took place. What the system does not tell is empty.
@@ -39,6 +40,22 @@ func ThisMachine(dir string) Machine {
 
 // AvailableMemory is how many bytes the system can give without swapping, 0 if it does not tell.
 func AvailableMemory() int64 { return memoryBytes("MemAvailable") }
+
+// BusyTime is the processor time that the whole machine has used since it was started, summed over its
+// cores, with what a hypervisor gave to other machines; 0 if the system does not tell.
+func BusyTime() time.Duration {
+	fields := strings.Fields(readLine("/proc/stat")) // "cpu user nice system idle iowait irq softirq steal guest ..."
+	if len(fields) < 9 {
+		return 0
+	}
+	var ticks int64
+	for _, i := range []int{1, 2, 3, 6, 7, 8} {
+		n, _ := strconv.ParseInt(fields[i], 10, 64)
+		ticks += n
+	}
+	const ticksPerSecond = 100 // USER_HZ, the same on every architecture that Go knows
+	return time.Duration(ticks) * time.Second / ticksPerSecond
+}
 
 func readLine(path string) string {
 	b, err := os.ReadFile(path)

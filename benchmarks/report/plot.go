@@ -21,6 +21,7 @@ import (
 const (
 	plotWidth  = 8 * vg.Inch
 	plotHeight = 5 * vg.Inch
+	plotMargin = vg.Length(10) // points
 	plotDPI    = 150
 )
 
@@ -43,7 +44,7 @@ func (r *Report) WritePlots(dir string) error {
 		name   string
 		canvas vg.CanvasWriterTo
 	}{{"scaling.svg", svg}, {"scaling.png", png}} {
-		p.Draw(draw.New(out.canvas))
+		p.Draw(draw.Crop(draw.New(out.canvas), plotMargin, -plotMargin, plotMargin, -plotMargin))
 		f, err := os.Create(filepath.Join(dir, out.name))
 		if err != nil {
 			return err
@@ -67,7 +68,8 @@ func (r *Report) scalingPlot() (*plot.Plot, error) {
 	p.X.Label.Padding, p.Y.Label.Padding = vg.Points(4), vg.Points(4)
 	p.Legend.Top, p.Legend.Left = true, true
 	p.Legend.XOffs, p.Legend.YOffs = vg.Points(10), vg.Points(-4)
-	p.Legend.Padding = vg.Points(2)
+	p.Legend.Padding = vg.Points(3)
+	p.Legend.TextStyle.Font.Size = font.Points(10)
 	p.Legend.ThumbnailWidth = vg.Points(28)
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{230}, color.Gray{230}

@@ -32,6 +32,12 @@ type Report struct {
 	// ClockNanoseconds is what timing an operation adds to its latency.
 	ClockNanoseconds float64
 
+	// OthersShare is the share of the machine's processor time that other processes took while
+	// groups were measured, 0 to 1; negative if the system does not tell.
+	OthersShare float64
+	// DiskReads is how often a measured read found its page not in memory.
+	DiskReads int64
+
 	Loads   []Load
 	PutTime *Latency // of the first engine with files, while it loads
 	Index   []IndexPoint

@@ -188,6 +188,7 @@ func TestThisMachine(t *testing.T) {
 		require.Positive(t, m.MemoryBytes)
 		require.NotEmpty(t, m.FileSystem)
 		require.Positive(t, AvailableMemory())
+		require.Positive(t, BusyTime())
 	}
 	require.Equal(t, "madvise", chosen("always [madvise] never"))
 	require.Empty(t, chosen(""))

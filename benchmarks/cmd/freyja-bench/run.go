@@ -101,6 +101,7 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	if err := b.verifyAll(); err != nil {
 		return err
 	}
+	finish := b.watchMachine()
 	if err := b.measureGroup(ctx, report.GroupReads, b.readCells()); err != nil {
 		return err
 	}
@@ -115,7 +116,34 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	}
 	b.note("a reader beside the writer has a processor of its own only in rows with fewer readers than both GOMAXPROCS and the %d cores; "+
 		"in the others they share, and its latencies contain the time slices of the writer", runtime.NumCPU())
+	finish()
 	return b.verifyAll()
+}
+
+// What a run is noted to have been disturbed from on.
+const (
+	disturbingShare     = 0.05 // of the processors, by other processes
+	disturbingDiskReads = 1000
+)
+
+// watchMachine begins to watch what else the machine does. The function it returns ends that and adds notes on
+// what makes the figures doubtful.
+func (b *bench) watchMachine() (finish func()) {
+	start, busy, own, reads := time.Now(), report.BusyTime(), driver.ProcessorTime(), driver.DiskReads()
+	return func() {
+		b.report.OthersShare = -1
+		if busy > 0 && own > 0 {
+			others := (report.BusyTime() - busy) - (driver.ProcessorTime() - own)
+			b.report.OthersShare = max(0, others.Seconds()/(time.Since(start).Seconds()*float64(runtime.NumCPU())))
+		}
+		if b.report.OthersShare > disturbingShare {
+			b.note("DISTURBED: other processes took %.0f %% of the processors during the measurements. Rates, speed-ups and latencies are worse than "+
+				"the machine's own; run again when it is idle", 100*b.report.OthersShare)
+		}
+		if b.report.DiskReads = driver.DiskReads() - reads; b.report.DiskReads > disturbingDiskReads {
+			b.note("DISTURBED: %d reads had to wait for the disk: memory is too short to keep the stores in it", b.report.DiskReads)
+		}
+	}
 }
 
 // progress tells a person what is being done now.
