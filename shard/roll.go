@@ -1,6 +1,9 @@
 package shard
 
-import "fmt"
+import (
+	"fmt"
+	"os"
+)
 
 // roll makes a segment active that has room for a record of size bytes: the one prepared ahead if
 // there is one, a new one otherwise. The old one goes to be sealed in the background. On an
@@ -49,9 +52,16 @@ func (s *Shard) nextSegment(size int64) (*segment, error) {
 	return p.seg, nil
 }
 
+// takeID returns the id of a new segment. Names that a file has are passed over: recovery leaves files
+// that are not the store's alone. It costs a system call for each segment. Holds mu.
 func (s *Shard) takeID() uint64 {
-	s.nextID++
-	return s.nextID - 1
+	for {
+		id := s.nextID
+		s.nextID++
+		if _, err := os.Lstat(s.cfg.segmentPath(id)); err != nil {
+			return id
+		}
+	}
 }
 
 // growCap makes the segment after the next four times as large as the next, up to the largest. Holds mu.
