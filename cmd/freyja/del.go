@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 )
 
@@ -34,9 +32,9 @@ func (a *app) del(names []string, enc keyEncoding) (err error) {
 		return err
 	}
 	defer closing(db, &err)
-	for i, key := range keys {
+	for _, key := range keys {
 		if err := db.Delete(key); err != nil {
-			return fmt.Errorf("del %q: %w", names[i], err)
+			return err
 		}
 	}
 	return db.Sync()

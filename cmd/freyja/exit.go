@@ -68,7 +68,11 @@ func isBrokenPipe(err error) bool {
 	return errors.As(err, &path) && errors.Is(path.Err, syscall.EPIPE)
 }
 
-// message is err with the program's name before it once, though the library's errors have it too.
-func message(err error) string {
-	return "freyja: " + strings.TrimPrefix(err.Error(), "freyja: ")
-}
+// message is err with the program's name before it.
+func message(err error) string { return programName + withoutName(err) }
+
+// withoutName is the text of err without the name that the library's errors begin with, so that a
+// message has it once.
+func withoutName(err error) string { return strings.TrimPrefix(err.Error(), programName) }
+
+const programName = "freyja: "

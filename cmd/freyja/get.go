@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/freyjadb/freyja"
 )
 
 func (a *app) getCommand() *cobra.Command {
@@ -39,8 +42,11 @@ func (a *app) get(key []byte, name string) (err error) {
 		_, err := a.stdout.Write(value)
 		return err
 	})
+	if errors.Is(err, freyja.ErrKeyNotFound) {
+		return fmt.Errorf("get %q: %w", name, freyja.ErrKeyNotFound)
+	}
 	if err != nil {
-		return fmt.Errorf("get %q: %w", name, err)
+		return err
 	}
 	if isTerminal(a.stdout) {
 		_, err = io.WriteString(a.stdout, "\n")

@@ -28,7 +28,7 @@ type importOptions struct {
 func (a *app) importCommand() *cobra.Command {
 	var opts importOptions
 	cmd := &cobra.Command{
-		Use:   "import FILE|- | import --tree FOLDER",
+		Use:   "import {FILE | - | --tree FOLDER}",
 		Short: "Store all pairs of a file, or all files of a folder",
 		Long: `import stores every pair of FILE, or with "-" of standard input. The store is created if its
 folder is missing or empty. Inputs of any length are read as a stream. Formats:
@@ -136,6 +136,10 @@ func (a *app) openInput(ctx context.Context, from string, opts importOptions) (*
 			return nil, &inputError{at: position{name: from}, err: errors.Unwrap(err), fatal: true}
 		}
 		file, in.close = f, func() { _ = f.Close() } // only read from
+		if info, err := f.Stat(); err == nil && info.IsDir() {
+			in.close()
+			return nil, &inputError{at: position{name: from}, err: errors.New("a folder; --tree imports its files"), fatal: true}
+		}
 	}
 	size := int64(-1)
 	if f, ok := file.(*os.File); ok {

@@ -62,8 +62,10 @@ func (a *app) put(name, value string, opts putOptions) (err error) {
 		return err
 	}
 	defer closing(db, &err)
-	if err := store(db, key, val, opts); err != nil {
+	if err := store(db, key, val, opts); err == errKeyPresent {
 		return fmt.Errorf("put %q: %w", name, err)
+	} else if err != nil {
+		return err
 	}
 	return db.Sync()
 }

@@ -45,7 +45,7 @@ type inputError struct {
 	fatal bool // nothing after it can be read; otherwise --skip-bad may leave the pair out
 }
 
-func (e *inputError) Error() string { return fmt.Sprintf("%v: %v", e.at, e.err) }
+func (e *inputError) Error() string { return fmt.Sprintf("%v: %s", e.at, withoutName(e.err)) }
 func (e *inputError) Unwrap() error { return e.err }
 
 // Most bytes of a key's and a value's text that are kept in memory. JSON can write one byte as
