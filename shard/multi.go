@@ -19,15 +19,20 @@ const batchSize = 32
 type lookup struct {
 	hash uint64
 	s    *Shard
-	v    *view // what its slot and record were touched through; the last stage loads its own
+	v    *view          // keeps p mapped
+	p    unsafe.Pointer // the record of the first candidate, nil if there is none
+	room uint64         // bytes mapped from p on
 }
 
 // GetMany looks up keys in stages over batchSize of them at a time, so that their cache misses
-// overlap: hash all and touch their index slots, then touch the records these point to, then
+// overlap: hash all and touch their index slots, then find and touch the records these point to, then
 // compare and hand out, in key order. fn gets each key's value as it lies in the mapping, valid
 // until fn returns, or ok false for a key that is not there. It stops at the first error of
 // fn or of a record. mask is and-ed onto every hash; shards has a power of two of them, and the
 // low bits of a hash say which. Nothing is allocated.
+//
+// A value is what the key had when the second stage read its slot, a moment inside the call. A key
+// whose first candidate is not plainly its record is looked up again in the last stage, as Get does.
 func GetMany(shards []*Shard, mask uint64, keys [][]byte, fn func(i int, value []byte, ok bool) error) (err error) {
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	var batch [batchSize]lookup
@@ -43,43 +48,50 @@ func GetMany(shards []*Shard, mask uint64, keys [][]byte, fn func(i int, value [
 			}
 		}
 		for i := range part {
-			batch[i].v.touch(batch[i].hash)
+			batch[i].locate()
 		}
 		for i, key := range part {
-			value, pin, err := batch[i].s.Get(key, batch[i].hash)
-			if err != nil && err != ErrKeyNotFound {
+			if err := batch[i].deliver(first+i, key, fn); err != nil {
 				return err
 			}
-			if err := fn(first+i, value, err == nil); err != nil {
-				return err
-			}
-			runtime.KeepAlive(pin)
 		}
 	}
 	return nil
 }
 
-// touch loads the first bytes of the record that hash's first candidate points to, with no use
-// for them but to have their lines on the way. The loads are atomic ones so that the compiler
+// locate finds the record of the first candidate and loads from its first lines, with no use for
+// the bytes but to have the lines on their way. The loads are atomic ones so that the compiler
 // keeps them.
-func (v *view) touch(hash uint64) {
-	if v.table == nil {
+func (l *lookup) locate() {
+	l.p = nil
+	if l.v.table == nil {
 		return
 	}
-	loc, _ := v.table.First(hash)
-	number := locationNumber(loc)
-	if loc == 0 || number >= uint64(len(v.segments)) {
+	loc, _ := l.v.table.First(l.hash)
+	if l.p, l.room = l.v.record(loc); l.p == nil {
 		return
 	}
-	w := &v.segments[number]
-	offset := uint64(locationOffset(loc))
-	if w.base == nil || offset+2*recordAlign > w.size {
-		return
+	atomic.LoadUint32((*uint32)(l.p))
+	if l.room >= 128+recordAlign {
+		atomic.LoadUint32((*uint32)(unsafe.Add(l.p, 64)))
+		atomic.LoadUint32((*uint32)(unsafe.Add(l.p, 128)))
 	}
-	p := unsafe.Add(w.base, offset)
-	atomic.LoadUint32((*uint32)(p))
-	if offset+128+recordAlign <= w.size {
-		atomic.LoadUint32((*uint32)(unsafe.Add(p, 64)))
-		atomic.LoadUint32((*uint32)(unsafe.Add(p, 128)))
+}
+
+// deliver gives fn the value of key number i.
+func (l *lookup) deliver(i int, key []byte, fn func(i int, value []byte, ok bool) error) error {
+	if l.p != nil {
+		if value, ok := plainValue(l.p, l.room, key); ok {
+			err := fn(i, value, true)
+			runtime.KeepAlive(l.v)
+			return err
+		}
 	}
+	value, pin, err := l.s.Get(key, l.hash)
+	if err != nil && err != ErrKeyNotFound {
+		return err
+	}
+	err = fn(i, value, err == nil)
+	runtime.KeepAlive(pin)
+	return err
 }

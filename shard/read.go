@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"unsafe"
+
+	"github.com/freyjadb/freyja/hashidx"
 )
 
 // Pin keeps what a value lies in mapped for as long as the Pin is reachable.
@@ -26,25 +28,54 @@ func (s *Shard) Get(key []byte, hash uint64) (value []byte, pin Pin, err error) 
 	if v.table == nil {
 		return nil, nil, v.err
 	}
-	// No candidate is location 0: offset 0 of segment 0, if that is there, a header page's start.
 	loc, _ := v.table.First(hash)
-	if number := locationNumber(loc); number < uint64(len(v.segments)) {
-		w := &v.segments[number]
-		offset := uint64(locationOffset(loc))
-		if offset+2*recordAlign <= w.size {
-			p := unsafe.Add(w.base, offset)
-			head := binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(p, 4))[:])
-			n := head >> 32
-			last := (recordFixed + uint64(len(key)) + n) | (recordAlign - 1)
-			if head&0xffffffff == kindPut|uint64(len(key)-1)<<16 && offset+last < w.size {
-				body := unsafe.Add(p, recordFixed)
-				if equalKey(body, key) && *(*byte)(unsafe.Add(p, last)) == endMark {
-					return unsafe.Slice((*byte)(unsafe.Add(body, len(key))), n), v, nil
-				}
-			}
+	if p, room := v.record(loc); p != nil {
+		if value, ok := plainValue(p, room, key); ok {
+			return value, v, nil
 		}
 	}
 	return s.getUnlikely(key, hash)
+}
+
+// record returns where the record at loc is mapped, and how many bytes are mapped from there on, at
+// least the 32 that the smallest record has. It returns nil for location 0, which stands for no
+// candidate, and for a segment that the view lacks.
+func (v *view) record(loc hashidx.Location) (p unsafe.Pointer, room uint64) {
+	number, offset := locationNumber(loc), uint64(locationOffset(loc))
+	if number >= uint64(len(v.segments)) {
+		return nil, 0
+	}
+	w := &v.segments[number]
+	if offset+2*recordAlign > w.size || offset == 0 {
+		return nil, 0
+	}
+	return unsafe.Add(w.base, offset), w.size - offset
+}
+
+// plainValue returns the value of the record at p if that is a put of key without flags, lies inside
+// the room bytes mapped, and has its end mark. Keys are compared word by word here: they are
+// short, and the call that comparing slices is costs more than the loop.
+func plainValue(p unsafe.Pointer, room uint64, key []byte) (value []byte, ok bool) {
+	head := binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(p, 4))[:])
+	valueLen := head >> 32
+	last := (recordFixed + uint64(len(key)) + valueLen) | (recordAlign - 1)
+	if head&0xffffffff != kindPut|uint64(len(key)-1)<<16 || last >= room || *(*byte)(unsafe.Add(p, last)) != endMark {
+		return nil, false
+	}
+	a, b, n := unsafe.Add(p, recordFixed), unsafe.Pointer(unsafe.SliceData(key)), len(key)
+	for ; n >= 8; n -= 8 {
+		if binary.LittleEndian.Uint64((*[8]byte)(a)[:]) != binary.LittleEndian.Uint64((*[8]byte)(b)[:]) {
+			return nil, false
+		}
+		a, b = unsafe.Add(a, 8), unsafe.Add(b, 8)
+	}
+	for ; n > 0; n-- {
+		if *(*byte)(a) != *(*byte)(b) {
+			return nil, false
+		}
+		a, b = unsafe.Add(a, 1), unsafe.Add(b, 1)
+	}
+	return unsafe.Slice((*byte)(a), valueLen), true
 }
 
 // getUnlikely is the whole lookup, and loads the view again where that is stale.
@@ -64,25 +95,6 @@ func (s *Shard) getUnlikely(key []byte, hash uint64) (value []byte, pin Pin, err
 			return nil, nil, err
 		}
 	}
-}
-
-// equalKey compares key with the bytes at p, of which as many are mapped. Keys are short: a loop over
-// words beats the call that comparing slices is.
-func equalKey(p unsafe.Pointer, key []byte) bool {
-	q, n := unsafe.Pointer(unsafe.SliceData(key)), len(key)
-	for ; n >= 8; n -= 8 {
-		if binary.LittleEndian.Uint64((*[8]byte)(p)[:]) != binary.LittleEndian.Uint64((*[8]byte)(q)[:]) {
-			return false
-		}
-		p, q = unsafe.Add(p, 8), unsafe.Add(q, 8)
-	}
-	for ; n > 0; n-- {
-		if *(*byte)(p) != *(*byte)(q) {
-			return false
-		}
-		p, q = unsafe.Add(p, 1), unsafe.Add(q, 1)
-	}
-	return true
 }
 
 // checkStale tells a view that was overtaken, which is to be loaded again, from one that is

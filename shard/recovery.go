@@ -407,8 +407,14 @@ func (r *recovery) dropBeyond(seg *segment) error {
 			return err
 		}
 	}
-	if err := r.s.cfg.Drop([]uint64{seg.id}); err != nil {
+	err := r.s.cfg.Drop([]uint64{seg.id})
+	switch {
+	case err != nil && n > 0:
 		return err
+	case err != nil:
+		// An empty segment is in nobody's way; a full disk must not keep the store from opening.
+		r.s.cfg.Logger.Warn("an empty segment was not removed", "segment", seg.path, "error", err)
+		return nil
 	}
 	if err := os.Remove(seg.path); err != nil {
 		return fmt.Errorf("remove segment: %w", err)

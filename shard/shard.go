@@ -230,9 +230,7 @@ func (s *Shard) closeFiles() error {
 	}
 	var errs []error
 	if s.spare != nil {
-		s.spare.populating.Wait()
-		errs = append(errs, s.cfg.Drop([]uint64{s.spare.id}), s.spare.file.Discard())
-		s.spare = nil
+		errs = append(errs, s.dropSpare())
 	}
 	err := s.sealRolled()
 	if err == nil && s.active != nil {
@@ -247,6 +245,19 @@ func (s *Shard) closeFiles() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, s.unmapWriters())...)
+}
+
+// dropSpare takes the segment that was prepared ahead out of the store. On a full disk there may be no
+// space for a manifest without it; what is listed must be there, so it then stays until the next
+// Open, and only its space is given back. Holds syncMu; closed is set.
+func (s *Shard) dropSpare() error {
+	spare := s.spare
+	s.spare = nil
+	spare.populating.Wait()
+	if err := s.cfg.Drop([]uint64{spare.id}); err != nil {
+		return errors.Join(err, spare.file.Seal(headerSize))
+	}
+	return spare.file.Discard()
 }
 
 // unmapWriters lets go of every writer's mapping and leaves the files as they are.
