@@ -35,6 +35,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -135,21 +136,46 @@ func (db *DB) checkFolder() error {
 	case err != nil:
 		return err
 	}
-	foreign := ""
+	foreign, hasManifest, hasSegments := "", false, false
 	for _, e := range entries {
 		switch e.Name() {
 		case manifestName:
-			return nil
+			hasManifest = true
 		case lockName, manifestName + ".tmp": // a crash while the store was created leaves these
 		default:
 			foreign = e.Name()
+			_, _, ok := shard.ParseSegmentName(foreign)
+			hasSegments = hasSegments || ok
 		}
 	}
 	switch {
+	case hasManifest && hasSegments:
+		return nil
+	case hasManifest:
+		return db.checkManifestMagic()
 	case foreign != "":
 		return fmt.Errorf("the folder holds %q and no %s: %w", foreign, manifestName, ErrNotStore)
 	case db.opts.ReadOnly:
 		return fmt.Errorf("the folder has no %s: %w", manifestName, ErrNotStore)
+	}
+	return nil
+}
+
+// checkManifestMagic tells another program's file, since others call theirs so too, from the manifest of
+// a store without segments. With segments there, a manifest that does not begin as ours is damage.
+func (db *DB) checkManifestMagic() error {
+	path := filepath.Join(db.dir, manifestName)
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	magic := make([]byte, len(manifestMagic))
+	if _, err := io.ReadFull(f, magic); err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return err
+	}
+	if string(magic) != manifestMagic {
+		return fmt.Errorf("%q is not the manifest of a freyja store: %w", path, ErrNotStore)
 	}
 	return nil
 }

@@ -98,7 +98,7 @@ func decodeManifest(b []byte) (*manifest, error) {
 		for j := range ids {
 			ids[j] = binary.LittleEndian.Uint64(rest[8*j:])
 		}
-		if !slices.IsSorted(ids) {
+		if !rising(ids) {
 			return corrupt(len(body)-len(rest), "segment ids do not rise")
 		}
 		rest = rest[8*len(ids):]
@@ -108,6 +108,16 @@ func decodeManifest(b []byte) (*manifest, error) {
 		return corrupt(len(body)-len(rest), "bytes behind the last list")
 	}
 	return m, nil
+}
+
+// rising reports whether each id is larger than the one before it.
+func rising(ids []uint64) bool {
+	for i := 1; i < len(ids); i++ {
+		if ids[i] <= ids[i-1] {
+			return false
+		}
+	}
+	return true
 }
 
 // lists reports whether the manifest has segment id of a shard.

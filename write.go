@@ -98,12 +98,22 @@ func (db *DB) Delete(key []byte) error {
 // failed (the store then takes no more writes until it is opened again), and that failure.
 func (db *DB) Sync() error {
 	if db.opts.ReadOnly {
-		return nil
+		return db.syncReadOnly()
 	}
 	for _, s := range db.shards {
 		if err := s.Sync(); err != nil {
 			return fmt.Errorf("freyja: sync: %w", err)
 		}
+	}
+	return nil
+}
+
+// syncReadOnly has nothing to put on disk.
+func (db *DB) syncReadOnly() error {
+	db.closeMu.Lock()
+	defer db.closeMu.Unlock()
+	if db.closed {
+		return fmt.Errorf("freyja: sync: %w", ErrClosed)
 	}
 	return nil
 }

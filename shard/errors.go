@@ -29,6 +29,9 @@ func corrupt(path string, offset int64, what string) error {
 // file no longer has are damage, bytes that the system could not deliver are a failure of the disk.
 // Errors that are no fault pass unchanged.
 func faultError(err error) error {
+	if err == nil {
+		return nil // before fault, which is on the heap
+	}
 	var fault *mmapio.FaultError
 	if !errors.As(err, &fault) {
 		return err

@@ -72,7 +72,8 @@ func (l *lookup) locate() {
 		return
 	}
 	atomic.LoadUint32((*uint32)(l.p))
-	if l.room >= 128+recordAlign {
+	// No further than the record's own page: a sealed segment is trimmed, and its file may end there.
+	if l.room >= 128+recordAlign && uintptr(l.p)%headerSize+128+recordAlign <= headerSize {
 		atomic.LoadUint32((*uint32)(unsafe.Add(l.p, 64)))
 		atomic.LoadUint32((*uint32)(unsafe.Add(l.p, 128)))
 	}

@@ -62,20 +62,19 @@ func plainValue(p unsafe.Pointer, room uint64, key []byte) (value []byte, ok boo
 	if head&0xffffffff != kindPut|uint64(len(key)-1)<<16 || last >= room || *(*byte)(unsafe.Add(p, last)) != endMark {
 		return nil, false
 	}
-	a, b, n := unsafe.Add(p, recordFixed), unsafe.Pointer(unsafe.SliceData(key)), len(key)
-	for ; n >= 8; n -= 8 {
-		if binary.LittleEndian.Uint64((*[8]byte)(a)[:]) != binary.LittleEndian.Uint64((*[8]byte)(b)[:]) {
+	// By offset: a pointer moved behind the key's last byte may point to no Go object, or to another.
+	a, b, n, i := unsafe.Add(p, recordFixed), unsafe.Pointer(unsafe.SliceData(key)), len(key), 0
+	for ; i+8 <= n; i += 8 {
+		if binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(a, i))[:]) != binary.LittleEndian.Uint64((*[8]byte)(unsafe.Add(b, i))[:]) {
 			return nil, false
 		}
-		a, b = unsafe.Add(a, 8), unsafe.Add(b, 8)
 	}
-	for ; n > 0; n-- {
-		if *(*byte)(a) != *(*byte)(b) {
+	for ; i < n; i++ {
+		if *(*byte)(unsafe.Add(a, i)) != *(*byte)(unsafe.Add(b, i)) {
 			return nil, false
 		}
-		a, b = unsafe.Add(a, 1), unsafe.Add(b, 1)
 	}
-	return unsafe.Slice((*byte)(a), valueLen), true
+	return unsafe.Slice((*byte)(unsafe.Add(a, n)), valueLen), true
 }
 
 // getUnlikely is the whole lookup, and loads the view again where that is stale.
