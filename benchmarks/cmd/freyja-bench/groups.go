@@ -149,9 +149,18 @@ func (b *bench) measureCell(ctx context.Context, c *report.Cell, latency bool) (
 		return result, fmt.Errorf("%s: %s: %w", c.Engine, c.Op, err)
 	}
 	if c.Writer && adapters.ByName(c.Engine).Collected {
-		runtime.GC() // its garbage is not to be collected while the next engine is measured
+		collectBeforeDue()
 	}
 	return result, nil
+}
+
+// collectBeforeDue runs the garbage collector if it would soon run by itself, so that one engine's garbage is not
+// collected while the next engine is measured.
+func collectBeforeDue() {
+	var m runtime.MemStats
+	if runtime.ReadMemStats(&m); m.HeapAlloc > m.NextGC/4*3 {
+		runtime.GC()
+	}
 }
 
 // allocOps is the number of operations over which allocations are averaged.
