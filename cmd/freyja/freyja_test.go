@@ -48,8 +48,18 @@ func command(t *testing.T, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs the tool on the store in dir.
+// run runs the tool on the store in dir, in this process.
 func run(t *testing.T, dir, stdin string, args ...string) outcome {
+	t.Helper()
+	t.Setenv(dirEnv, dir)
+	var stdout, stderr bytes.Buffer
+	app := app{stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr}
+	code := app.run(args)
+	return outcome{code, stdout.String(), stderr.String()}
+}
+
+// runProcess is run in a process of its own.
+func runProcess(t *testing.T, dir, stdin string, args ...string) outcome {
 	t.Helper()
 	cmd := command(t, dir, args...)
 	var stdout, stderr bytes.Buffer
@@ -389,10 +399,14 @@ func TestSecondProcessIsLockedOut(t *testing.T) {
 	db, err := freyja.Open(dir, nil)
 	require.NoError(t, err)
 	for _, args := range [][]string{{"get", "a"}, {"put", "a", "x"}, {"del", "a"}, {"stat"}, {"import", write(t, "x.json", "{}")}} {
-		requireOutcome(t, dir, exitStore, "locked", args...)
+		got := runProcess(t, dir, "", args...)
+		require.Equal(t, exitStore, got.code, got.stderr)
+		require.Contains(t, got.stderr, "locked")
 	}
 	require.NoError(t, db.Close())
-	requireOutcome(t, dir, exitOK, "", "put", "a", "x")
+	require.Equal(t, outcome{}, runProcess(t, dir, "1", "put", "a", "-"))
+	require.Equal(t, outcome{stdout: "1"}, runProcess(t, dir, "", "get", "a"))
+	require.Equal(t, exitNotMet, runProcess(t, dir, "", "get", "b").code)
 }
 
 func TestStat(t *testing.T) {

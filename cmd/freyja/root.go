@@ -99,7 +99,17 @@ func (a *app) open(opts *freyja.Options) (*freyja.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return freyja.Open(dir, opts)
+	return a.reportCuts(freyja.Open(dir, opts))
+}
+
+// reportCuts tells on stderr what opening a store for writing took away: it comes only once.
+func (a *app) reportCuts(db *freyja.DB, err error) (*freyja.DB, error) {
+	if err == nil {
+		for _, cut := range db.Recovery().Cuts {
+			fmt.Fprintln(a.stderr, cutLine(cut))
+		}
+	}
+	return db, err
 }
 
 // openExisting opens the store for writing but does not create one.
@@ -115,12 +125,16 @@ func (a *app) openExisting() (*freyja.DB, error) {
 	if len(entries) == 0 {
 		return nil, fmt.Errorf("open %q: the folder is empty: %w", dir, freyja.ErrNotStore)
 	}
-	return freyja.Open(dir, nil)
+	return a.reportCuts(freyja.Open(dir, nil))
 }
 
 // openReadOnly opens a store that exists and leaves its files as they are.
 func (a *app) openReadOnly() (*freyja.DB, error) {
-	return a.open(&freyja.Options{ReadOnly: true})
+	dir, err := a.dir()
+	if err != nil {
+		return nil, err
+	}
+	return freyja.Open(dir, &freyja.Options{ReadOnly: true})
 }
 
 // closing closes db at the end of a command. The command's own error goes first; without one, a

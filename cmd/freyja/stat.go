@@ -33,13 +33,23 @@ type statUsage struct {
 
 // statRecovery is freyja.RecoveryReport.
 type statRecovery struct {
-	Clean    bool         `json:"clean"`
-	Segments int          `json:"segments"`
-	Records  int64        `json:"records"`
-	Bytes    int64        `json:"bytes"`
-	Cuts     []freyja.Cut `json:"cuts"`
-	Removed  []string     `json:"removed"`
-	Seconds  float64      `json:"seconds"`
+	Clean    bool      `json:"clean"`
+	Segments int       `json:"segments"`
+	Records  int64     `json:"records"`
+	Bytes    int64     `json:"bytes"`
+	Cuts     []statCut `json:"cuts"`
+	Removed  []string  `json:"removed"`
+	Seconds  float64   `json:"seconds"`
+}
+
+// statCut is freyja.Cut.
+type statCut struct {
+	Shard      int    `json:"shard"`
+	File       string `json:"file"`
+	Offset     int64  `json:"offset"`
+	Bytes      int64  `json:"bytes"`
+	Reason     string `json:"reason"`
+	Quarantine string `json:"quarantine"`
 }
 
 func (a *app) statCommand() *cobra.Command {
@@ -86,10 +96,13 @@ func newStatReport(dir string, usage freyja.Usage, rec freyja.RecoveryReport) st
 			Segments: rec.Segments,
 			Records:  rec.Records,
 			Bytes:    rec.Bytes,
-			Cuts:     append([]freyja.Cut{}, rec.Cuts...), // [] in JSON, not null
+			Cuts:     make([]statCut, 0, len(rec.Cuts)), // [] in JSON, not null
 			Removed:  append([]string{}, rec.Removed...),
 			Seconds:  rec.Duration.Seconds(),
 		},
+	}
+	for _, cut := range rec.Cuts {
+		report.Recovery.Cuts = append(report.Recovery.Cuts, statCut(cut))
 	}
 	for _, s := range usage.Shards {
 		report.Shards = append(report.Shards, newStatUsage(s))
@@ -149,11 +162,20 @@ func (r *statReport) writeRecovery(w io.Writer) {
 	fmt.Fprintf(w, "\nopened %s, in %v: %d records (%s) read from %d segments\n",
 		state, took, rec.Records, iec(rec.Bytes), rec.Segments)
 	for _, cut := range rec.Cuts {
-		fmt.Fprintf(w, "cut       %+v\n", cut)
+		fmt.Fprintln(w, cutLine(freyja.Cut(cut)))
 	}
 	for _, name := range rec.Removed {
 		fmt.Fprintf(w, "removed   %s\n", name)
 	}
+}
+
+// cutLine says what recovery took from the end of a log, and where it is now.
+func cutLine(cut freyja.Cut) string {
+	kept := "left there"
+	if cut.Quarantine != "" {
+		kept = "kept in " + cut.Quarantine
+	}
+	return fmt.Sprintf("cut off   %s of %s from byte %d, %s: %s", iec(cut.Bytes), cut.File, cut.Offset, kept, cut.Reason)
 }
 
 // share is part of whole; 0 of nothing.
