@@ -1,0 +1,191 @@
+package freyja
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// TestLatencyBuckets holds the documented precision: a bucket's upper bound is at least what was
+// put into it, and less than an eighth above.
+func TestLatencyBuckets(t *testing.T) {
+	check := func(t require.TestingT, d time.Duration) {
+		b := latencyBucket(d)
+		require.GreaterOrEqual(t, b, 0)
+		require.Less(t, b, latencyBuckets)
+		end := bucketEnd(b)
+		require.GreaterOrEqual(t, end, d)
+		require.LessOrEqual(t, end-d, d/8)
+		require.Equal(t, b, latencyBucket(end), "the bound is in its bucket")
+		if end < math.MaxInt64 {
+			require.Equal(t, b+1, latencyBucket(end+1), "and nothing beyond it")
+		}
+	}
+	for d := range time.Duration(5000) {
+		check(t, d)
+	}
+	for shift := range 63 {
+		for _, off := range []int64{-1, 0, 1} {
+			check(t, time.Duration(max(0, int64(1)<<shift+off)))
+		}
+	}
+	check(t, math.MaxInt64)
+	require.Zero(t, latencyBucket(-1), "a clock that went back")
+	rapid.Check(t, func(t *rapid.T) { check(t, time.Duration(rapid.Int64Range(0, math.MaxInt64).Draw(t, "latency"))) })
+}
+
+func TestQuantiles(t *testing.T) {
+	var r readSampler
+	require.Zero(t, r.quantile(0.99), "without samples")
+	for d := range 1000 { // 0..999 ns, once each
+		r.buckets[latencyBucket(time.Duration(d))].Add(1)
+	}
+	for _, q := range []float64{0, 0.001, 0.25, 0.5, 0.9, 0.99, 0.999} {
+		exact := time.Duration(q * 1000)
+		require.GreaterOrEqual(t, r.quantile(q), exact)
+		require.LessOrEqual(t, r.quantile(q), exact+exact/8)
+	}
+}
+
+// TestReadCountsArePrecise compares the estimates with the numbers of reads made. Their standard
+// error is documented as sqrt(readSampleEvery*n); six of them fail once in a few hundred million runs.
+func TestReadCountsArePrecise(t *testing.T) {
+	key := []byte("key")
+	buf := make([]byte, 0, 16)
+	batch := make([][]byte, 50)
+	for i := range batch {
+		batch[i] = key
+	}
+	huge := make([][]byte, 3*readSampleEvery)
+	for i := range huge {
+		huge[i] = key
+	}
+	many := func(db *DB, keys [][]byte) (int, error) {
+		return len(keys), db.GetMany(keys, func(int, []byte, bool) error { return nil })
+	}
+	for name, read := range map[string]func(db *DB) (reads int, err error){
+		"AppendGet":     func(db *DB) (int, error) { _, err := db.AppendGet(buf, key); return 1, err },
+		"View":          func(db *DB) (int, error) { return 1, db.View(key, func([]byte) error { return nil }) },
+		"Has":           func(db *DB) (int, error) { _, err := db.Has([]byte("absent")); return 1, err },
+		"GetMany":       func(db *DB) (int, error) { return many(db, batch) },
+		"GetMany large": func(db *DB) (int, error) { return many(db, huge) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := openStore(t, &Options{Shards: 1})
+			require.NoError(t, db.Put(key, []byte("value")))
+			require.Zero(t, db.Stats().ConcurrentReads)
+			made := 0
+			for start := time.Now(); made < 200_000; {
+				n, err := read(db)
+				if err != nil || time.Since(start) > time.Minute {
+					require.NoError(t, err)
+					break
+				}
+				made += n
+			}
+			stats := db.Stats()
+			require.InDelta(t, float64(made), float64(stats.ConcurrentReads), 6*math.Sqrt(readSampleEvery*float64(made)))
+			require.Positive(t, stats.ReadsInFlight)
+			require.LessOrEqual(t, stats.ReadLatencyP50, stats.ReadLatencyP99)
+			require.LessOrEqual(t, stats.ReadLatencyP99, stats.ReadLatencyP999)
+			isBatch := name == "GetMany" || name == "GetMany large"
+			require.Equal(t, isBatch, stats.ReadLatencyP999 == 0, "batches stay out of the quantiles")
+		})
+	}
+}
+
+// TestWriteCountsAreExact counts what each kind of write appends.
+func TestWriteCountsAreExact(t *testing.T) {
+	db := openStore(t, &Options{Shards: 1, SegmentSize: 1 << 10, firstSegmentSize: 1 << 10})
+	key := []byte("key")
+	step := func(records int64, err error) {
+		t.Helper()
+		require.NoError(t, err)
+		require.Equal(t, records, db.Stats().Writes)
+	}
+	step(0, db.Delete(key))
+	step(1, db.Put(key, nil))
+	step(2, db.Delete(key))
+	step(2, db.Delete(key))
+	_, err := db.PutIfAbsent(key, []byte("a"))
+	step(3, err)
+	_, err = db.PutIfAbsent(key, []byte("b"))
+	step(3, err)
+	_, err = db.CompareAndSwap(key, []byte("b"), []byte("c"))
+	step(3, err)
+	_, err = db.CompareAndSwap(key, []byte("a"), []byte("c"))
+	step(4, err)
+	step(5, db.Update(key, func([]byte) ([]byte, error) { return nil, nil }))
+	step(5, db.Update(key, func([]byte) ([]byte, error) { return nil, nil }))
+	require.Zero(t, db.Stats().SegmentRolls)
+	require.Zero(t, db.Stats().IndexSwaps)
+	for i := range 50 {
+		require.NoError(t, db.Put(key, make([]byte, 10*i)))
+	}
+	require.Positive(t, db.Stats().SegmentRolls)
+	// Besides those left and the one in use there is at most one that was prepared ahead.
+	require.LessOrEqual(t, int64(db.Usage().Segments)-2, db.Stats().SegmentRolls)
+	require.GreaterOrEqual(t, int64(db.Usage().Segments)-1, db.Stats().SegmentRolls)
+}
+
+// TestWriterBlocksAreCounted holds a shard's writer inside Update while another writer comes.
+func TestWriterBlocksAreCounted(t *testing.T) {
+	db := openStore(t, &Options{Shards: 1})
+	require.NoError(t, db.Put([]byte("a"), nil))
+	require.Zero(t, db.Stats().WriterBlocks)
+	entered, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		<-entered
+		done <- db.Put([]byte("b"), nil)
+	}()
+	const held = 50 * time.Millisecond
+	require.NoError(t, db.Update([]byte("a"), func([]byte) ([]byte, error) {
+		close(entered)
+		time.Sleep(held)
+		return []byte{}, nil
+	}))
+	require.NoError(t, <-done)
+	stats := db.Stats()
+	if stats.WriterBlocks == 0 {
+		t.Skip("the machine was too busy to start the second writer in time")
+	}
+	require.EqualValues(t, 1, stats.WriterBlocks)
+	require.Positive(t, stats.WriterBlockedTime)
+	require.Less(t, stats.WriterBlockedTime, 10*time.Minute)
+}
+
+// TestUsageAddsUp compares the sums with their parts and with the files.
+func TestUsageAddsUp(t *testing.T) {
+	seed := logSeed(t)
+	random := rand.New(rand.NewPCG(seed, 0))
+	db := openStore(t, &Options{Shards: 4, SegmentSize: 8 << 10, Durability: Never, firstSegmentSize: 512})
+	for range 2000 {
+		key := fmt.Appendf(nil, "%d", random.IntN(300))
+		if random.IntN(4) == 0 {
+			require.NoError(t, db.Delete(key))
+		} else {
+			require.NoError(t, db.Put(key, make([]byte, random.IntN(200))))
+		}
+	}
+	require.NoError(t, db.Sync())
+	u := db.Usage()
+	var sum Usage
+	for _, s := range u.Shards {
+		require.Nil(t, s.Shards)
+		sum.Keys += s.Keys
+		sum.LiveBytes += s.LiveBytes
+		sum.DeadBytes += s.DeadBytes
+		sum.DiskBytes += s.DiskBytes
+		sum.IndexBytes += s.IndexBytes
+		sum.Segments += s.Segments
+	}
+	sum.Shards = u.Shards
+	require.Equal(t, sum, u)
+	require.EqualValues(t, db.Len(), u.Keys)
+	require.LessOrEqual(t, u.LiveBytes+u.DeadBytes, u.DiskBytes)
+}
