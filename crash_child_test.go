@@ -32,7 +32,8 @@ type killTask struct {
 	Durability  Durability
 	SegmentSize int64
 	Seed, Round uint64
-	Limit       int  // operations of each writer
+	Limit       int // operations of each writer
+	ReadOnly    bool
 	Close       bool // close the store after them, and end
 	KillAfter   time.Duration
 }
@@ -94,9 +95,13 @@ func childOpens(task *killTask) error {
 	select {}
 }
 
-// childHolds opens the store and waits to be killed.
+// childHolds opens the store and waits to be killed, or says that the store is locked.
 func childHolds(task *killTask) error {
-	db, err := Open(task.Dir, task.options())
+	db, err := Open(task.Dir, &Options{ReadOnly: task.ReadOnly})
+	if errors.Is(err, ErrLocked) {
+		say("L")
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 
 // damagedStore is a small store, as its process left it, for a test to damage.
 type damagedStore struct {
-	image   image
+	image   files
 	history *history
 	clean   bool // the process closed it
 }
@@ -129,7 +129,7 @@ func (s *damagedStore) check(t *testing.T, parent, name string, b []byte, readOn
 
 // open opens a store of which one file is damaged, and fails unless that is an error, changes
 // nothing, or costs only what was not known to be on disk and is reported.
-func (s *damagedStore) open(t *testing.T, dir string, im image, name string, readOnly bool, what string, counts damageCounts) {
+func (s *damagedStore) open(t *testing.T, dir string, im files, name string, readOnly bool, what string, counts damageCounts) {
 	db, err := Open(dir, &Options{ReadOnly: readOnly, SegmentSize: 512, Durability: Never})
 	if err != nil {
 		requireNamed(t, err, name, what)

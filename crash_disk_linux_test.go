@@ -236,7 +236,7 @@ func TestCloseOnFullDisk(t *testing.T) {
 }
 
 // checkKilled opens what a killed process left, on a disk of its own that is full.
-func (s *fullStore) checkKilled(im image) {
+func (s *fullStore) checkKilled(im files) {
 	t := s.t
 	disk := smallDisk(t, 3<<20)
 	dir := im.write(t, disk)

@@ -17,7 +17,7 @@ import (
 
 // orphanStore is a killed store of two shards, of which shard 0 has one segment more in the listing than
 // it needs, prepared ahead and empty.
-func orphanStore(t *testing.T) (image, *history) {
+func orphanStore(t *testing.T) (files, *history) {
 	t.Helper()
 	dir := fastDir(t)
 	db, err := Open(dir, tailOptions(2))
@@ -170,7 +170,7 @@ func TestForeignFile(t *testing.T) {
 // TestKilledCreation: a process that dies while it makes a store leaves a folder in which the next
 // one makes it.
 func TestKilledCreation(t *testing.T) {
-	for what, im := range map[string]image{
+	for what, im := range map[string]files{
 		"locked":        {},
 		"half manifest": {manifestName + ".tmp": []byte("FREYJ")},
 	} {

@@ -25,7 +25,7 @@ func tailOptions(shards int) *Options {
 // tornStore is a store of one shard as the death of its process leaves it, with the place of its last
 // record.
 type tornStore struct {
-	image   image
+	image   files
 	history *history
 	name    string // of the segment with the last record
 	from    int    // where the record begins
@@ -257,7 +257,7 @@ func TestTornTailOfRolledSegment(t *testing.T) {
 	db, err := Open(dir, opts)
 	require.NoError(t, err)
 	h := &history{}
-	var images []image // after each write
+	var images []files // after each write
 	for i := range 40 {
 		key := fmt.Sprintf("key-%d", i%7)
 		h.put(t, db, key, crashValue(key, i, 120)) // three fill a segment, but for 32 bytes
@@ -308,7 +308,7 @@ func TestTornTailOfRolledSegment(t *testing.T) {
 }
 
 // unsealed is the last content of a segment that had not been sealed yet.
-func unsealed(images []image, name string) []byte {
+func unsealed(images []files, name string) []byte {
 	var last []byte
 	for _, im := range images {
 		if b, ok := im[name]; ok && (last == nil || len(b) == len(last)) {

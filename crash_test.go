@@ -23,12 +23,12 @@ import (
 
 func crashRand(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) }
 
-// image is the content of a store's folder: path below it to bytes, lock and folders left out.
-type image map[string][]byte
+// files is the content of a store's folder: path below it to bytes, lock and folders left out.
+type files map[string][]byte
 
-func readImage(t testing.TB, dir string) image {
+func readImage(t testing.TB, dir string) files {
 	t.Helper()
-	im := image{}
+	im := files{}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() || e.Name() == lockName {
 			return err
@@ -47,7 +47,7 @@ func readImage(t testing.TB, dir string) image {
 
 // settledImage is the image of a store that is open and not being written to, once its background
 // work has come to rest: the files as a process that dies now leaves them.
-func settledImage(t testing.TB, dir string) image {
+func settledImage(t testing.TB, dir string) files {
 	t.Helper()
 	before := readImage(t, dir)
 	for {
@@ -62,7 +62,7 @@ func settledImage(t testing.TB, dir string) image {
 
 // write puts the image into a new folder below parent. The lock file is there too, as the store that
 // the image is of had one.
-func (im image) write(t testing.TB, parent string) string {
+func (im files) write(t testing.TB, parent string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(parent, "image-")
 	require.NoError(t, err)
@@ -78,14 +78,14 @@ func (im image) write(t testing.TB, parent string) string {
 }
 
 // with returns a copy of the image in which one file has other content.
-func (im image) with(name string, b []byte) image {
+func (im files) with(name string, b []byte) files {
 	next := maps.Clone(im)
 	next[name] = b
 	return next
 }
 
 // segments lists the segment files of a shard, oldest first.
-func (im image) segments(number int) []string {
+func (im files) segments(number int) []string {
 	var names []string
 	for name := range im {
 		if n, _, ok := shard.ParseSegmentName(name); ok && n == number {

@@ -189,16 +189,29 @@ func (f *File) Populate(from, to int64) error {
 // Sync returns nil when the bytes [from, to) are on disk as they were when it was called; bytes stored
 // meanwhile may be or not. It costs a disk write and flush, whatever the length of the range. After an
 // error the bytes are in an unknown state and a second Sync proves nothing: the kernel reports a lost
-// page once. Other errors: os.ErrInvalid for a range outside the file, os.ErrClosed after Close.
+// page once. Other errors: ErrTruncated for a file that has become shorter than it was made,
+// os.ErrInvalid for a range outside the file, os.ErrClosed after Close.
 func (f *File) Sync(from, to int64) error {
 	part, err := f.pages(from, to)
 	if err == nil && len(part) > 0 {
-		err = diskSyncRange(f, part)
+		if err = diskSyncRange(f, part); err == nil {
+			err = f.checkLength()
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("mmapio: sync %q at offset %d: %w", f.path, from, cause(err))
 	}
 	return nil
+}
+
+// checkLength returns ErrTruncated if the file is shorter than it was made. The system syncs a mapping
+// that reaches beyond the end of its file without an error, and drops what lies there.
+func (f *File) checkLength() error {
+	info, err := os.Stat(f.path)
+	if err == nil && info.Size() < f.size {
+		err = fmt.Errorf("%w to %d of %d bytes", ErrTruncated, info.Size(), f.size)
+	}
+	return err
 }
 
 // pages returns the whole pages of the writable mapping that hold [from, to).
