@@ -418,3 +418,31 @@ func TestErrorsAreDistinct(t *testing.T) {
 		}
 	}
 }
+
+// TestForeignFilesInStoreAreLeftAlone puts files that are not the store's into its folder, some with
+// names that nearly are.
+func TestForeignFilesInStoreAreLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	opts := &Options{Shards: 2}
+	db := openStoreIn(t, dir, opts)
+	fill(t, db, 20)
+	require.NoError(t, db.Close())
+	var foreign []string
+	for _, name := range []string{"notes.txt", "-03-00000012.seg", "999-00000001.seg", "000-00000777.seg", "001-1.seg", "000-00000001.seg.old"} {
+		foreign = append(foreign, filepath.Join(dir, name))
+		require.NoError(t, os.WriteFile(foreign[len(foreign)-1], []byte("not yours"), 0o644))
+	}
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "000-00000888.seg"), 0o755))
+	for range 2 {
+		db, err := Open(dir, opts)
+		require.NoError(t, err)
+		requireFilled(t, db, 20)
+		require.NoError(t, db.Close())
+		for _, path := range foreign {
+			b, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, "not yours", string(b))
+		}
+		require.DirExists(t, filepath.Join(dir, "000-00000888.seg"))
+	}
+}

@@ -83,7 +83,7 @@ func ParseSegmentName(name string) (shard int, id uint64, ok bool) {
 	if _, err := fmt.Sscanf(name, "%d-%d"+SegmentExt, &shard, &id); err != nil {
 		return 0, 0, false
 	}
-	return shard, id, name == SegmentName(shard, id)
+	return shard, id, shard >= 0 && name == SegmentName(shard, id)
 }
 
 // segmentHeader says whose segment a file is. It is written once, before the segment is used.

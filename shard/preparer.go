@@ -11,8 +11,8 @@ import (
 
 // SegmentRef names a segment in a store.
 type SegmentRef struct {
-	Shard int
-	ID    uint64
+	Shard int    // number of the shard
+	ID    uint64 // of the segment in its shard
 }
 
 // Preparer makes the segment files of a store's shards: creates, reserves and maps them, has them

@@ -50,10 +50,10 @@ type Report struct {
 
 // Cut is a stretch of bytes that recovery took from the end of a log.
 type Cut struct {
-	Shard      int
+	Shard      int    // number of the shard
 	File       string // the segment file
 	Offset     int64  // where in it the cut begins
-	Bytes      int64
+	Bytes      int64  // how long it is, without the zeros at its end
 	Reason     string // why the record at Offset was not taken for one
 	Quarantine string // file that keeps the bytes; "" in a read-only store, which leaves them where they are
 }

@@ -67,15 +67,15 @@ type Config struct {
 
 	SegmentSize      int64 // most bytes of records in a segment
 	FirstSegmentSize int64 // the same for the first one; they grow fourfold from there
-	ReadOnly         bool
-	SkipChecksum     bool // do not verify the checksums of sealed segments when they are scanned
+	ReadOnly         bool  // change no file and refuse writes
+	SkipChecksum     bool  // do not verify the checksums of sealed segments when they are scanned
 
 	Segments []uint64                 // ids of the segments that the manifest lists
 	Drop     func(ids []uint64) error // takes segments out of the manifest; on disk when it returns
-	Hash     func(key []byte) uint64
-	Health   *Health   // shared by the shards of a store
-	Preparer *Preparer // shared by the shards of a store
-	Logger   *slog.Logger
+	Hash     func(key []byte) uint64  // the same for every shard of a store, whenever it is opened
+	Health   *Health                  // shared by the shards of a store
+	Preparer *Preparer                // shared by the shards of a store
+	Logger   *slog.Logger             // receives what goes wrong in the background
 }
 
 // Health is what ends writing to a store: the first sync that failed. Any goroutine may use it.
@@ -122,7 +122,7 @@ type Shard struct {
 	writerBlockedTime atomic.Int64 // nanoseconds
 }
 
-// Counts are what a shard has counted since Open.
+// Counts are what a shard has counted since Open. Package freyja documents the fields.
 type Counts struct {
 	Writes, IndexSwaps, SegmentRolls, Syncs, WriterBlocks int64
 	WriterBlockedTime                                     time.Duration
