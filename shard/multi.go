@@ -25,13 +25,14 @@ type lookup struct {
 }
 
 // GetMany looks up keys in stages over batchSize of them at a time, so that their cache misses
-// overlap: hash all and touch their index slots, then find and touch the records these point to, then
-// compare and hand out, in key order. fn gets each key's value as it lies in the mapping, valid
+// overlap. Two of the stages do nothing but load: the processor has as many misses under way as
+// loads fit its reorder window, and in a loop that also hashed or probed that would be three
+// keys' (300 ns a key with two stages of loading and working, see docs/performance.md). fn gets each key's value as it lies in the mapping, valid
 // until fn returns, or ok false for a key that is not there. It stops at the first error of
 // fn or of a record. mask is and-ed onto every hash; shards has a power of two of them, and the
 // low bits of a hash say which. Nothing is allocated.
 //
-// A value is what the key had when the second stage read its slot, a moment inside the call. A key
+// A value is what the key had when the third stage read its slot, a moment inside the call. A key
 // whose first candidate is not plainly its record is looked up again in the last stage, as Get does.
 func GetMany(shards []*Shard, mask uint64, keys [][]byte, fn func(i int, value []byte, ok bool) error) (err error) {
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
@@ -43,12 +44,15 @@ func GetMany(shards []*Shard, mask uint64, keys [][]byte, fn func(i int, value [
 			l.hash = xxhash.Sum64(key) & mask
 			l.s = shards[l.hash&uint64(len(shards)-1)]
 			l.v = l.s.view.Load()
-			if l.v.table != nil {
-				l.v.table.Touch(l.hash)
-			}
+		}
+		for i := range part {
+			batch[i].touchSlot()
 		}
 		for i := range part {
 			batch[i].locate()
+		}
+		for i := range part {
+			batch[i].touchRecord()
 		}
 		for i, key := range part {
 			if err := batch[i].deliver(first+i, key, fn); err != nil {
@@ -59,20 +63,30 @@ func GetMany(shards []*Shard, mask uint64, keys [][]byte, fn func(i int, value [
 	return nil
 }
 
-// locate finds the record of the first candidate and loads from its first lines, with no use for
-// the bytes but to have the lines on their way. The loads are atomic ones so that the compiler
-// keeps them.
+// touchSlot loads the home slot, with no use for it but to have its line on the way.
+func (l *lookup) touchSlot() {
+	if t := l.v.table; t != nil {
+		t.Touch(l.hash)
+	}
+}
+
+// locate finds the record of the first candidate.
 func (l *lookup) locate() {
 	l.p = nil
-	if l.v.table == nil {
-		return
+	if l.v.table != nil {
+		loc, _ := l.v.table.First(l.hash)
+		l.p, l.room = l.v.record(loc)
 	}
-	loc, _ := l.v.table.First(l.hash)
-	if l.p, l.room = l.v.record(loc); l.p == nil {
+}
+
+// touchRecord loads from the first three lines of the record, to have them on the way. The loads are
+// atomic ones so that the compiler keeps them. They go no further than the record's own page: a
+// sealed segment is trimmed, and its file may end there.
+func (l *lookup) touchRecord() {
+	if l.p == nil {
 		return
 	}
 	atomic.LoadUint32((*uint32)(l.p))
-	// No further than the record's own page: a sealed segment is trimmed, and its file may end there.
 	if l.room >= 128+recordAlign && uintptr(l.p)%headerSize+128+recordAlign <= headerSize {
 		atomic.LoadUint32((*uint32)(unsafe.Add(l.p, 64)))
 		atomic.LoadUint32((*uint32)(unsafe.Add(l.p, 128)))
