@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/freyjadb/freyja/mmapio"
 )
 
 // footprint is what a process holds that a leak would make grow.
@@ -39,7 +41,10 @@ func requireBack(t *testing.T, before footprint) {
 	var now footprint
 	require.True(t, eventually(func() bool {
 		now = measure(t)
-		return now.goroutines <= before.goroutines && now.files <= before.files && now.heap <= before.heap+1<<20
+		// With FREYJA_POISON=1 addresses are never given back, and the mapping library keeps a note of
+		// each on the heap.
+		heap := now.heap <= before.heap+1<<20 || mmapio.Poisoned()
+		return now.goroutines <= before.goroutines && now.files <= before.files && heap
 	}), "before %+v, now %+v", before, now)
 }
 
@@ -226,7 +231,7 @@ func TestViewOutlivesClose(t *testing.T) {
 		calls := 0
 		err = db.GetMany(keys, func(i int, value []byte, ok bool) error {
 			calls++
-			require.Equal(t, i == 1, ok)
+			require.Equal(t, i != 0, ok)
 			if i == 1 {
 				require.NoError(t, db.Close())
 				runtime.GC()
@@ -235,7 +240,7 @@ func TestViewOutlivesClose(t *testing.T) {
 			}
 			return nil
 		})
-		if errors.Is(err, ErrClosed) { // the key that was not handed out yet
+		if errors.Is(err, ErrClosed) { // for the key that was not handed out yet
 			require.Equal(t, 2, calls)
 			return nil
 		}
