@@ -2,7 +2,6 @@ package freyja
 
 import (
 	"math/bits"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -19,16 +18,8 @@ type readSampler struct {
 	buckets [latencyBuckets]atomic.Int64
 }
 
-// begin decides whether this read is one of those that are timed, and returns when it began if so,
-// 0 if not.
-func (r *readSampler) begin() time.Duration {
-	if rand.Uint64()&(readSampleEvery-1) != 0 {
-		return 0
-	}
-	return sinceProcessStart()
-}
-
-// end counts a sampled read that began at start.
+// end counts a read that was drawn to be timed and began at start. The drawing stands in the reads
+// themselves: a call for it would cost as much again.
 func (r *readSampler) end(start time.Duration) {
 	d := sinceProcessStart() - start
 	r.reads.Add(readSampleEvery)
@@ -39,7 +30,7 @@ func (r *readSampler) end(start time.Duration) {
 // beginMany decides for a batch of n reads: the chance grows with n, so that batches of any size are
 // counted alike.
 func (r *readSampler) beginMany(n int) time.Duration {
-	if rand.Uint64()&(readSampleEvery-1) >= uint64(min(n, readSampleEvery)) {
+	if cheapRand()%readSampleEvery >= uint32(min(n, readSampleEvery)) {
 		return 0
 	}
 	return sinceProcessStart()
