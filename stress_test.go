@@ -295,3 +295,54 @@ func TestOneWriterAtATime(t *testing.T) {
 	require.EqualValues(t, writers*rounds, total, "updates were lost")
 	require.EqualValues(t, writers*rounds, db.Stats().Writes)
 }
+
+// TestOverwritingNeverHidesAKey overwrites one key without pause, while tables are swapped and
+// segments roll: a reader that finds nothing, however rarely, met a moment that must not be.
+func TestOverwritingNeverHidesAKey(t *testing.T) {
+	db := openStoreIn(t, fastDir(t), &Options{Shards: 1, SegmentSize: 1 << 20, Durability: Never, firstSegmentSize: 16 << 10})
+	key := []byte("key")
+	require.NoError(t, db.Put(key, count(0)))
+	var done atomic.Bool
+	var reading sync.WaitGroup
+	errs := make([]error, 3)
+	for i := range errs {
+		reading.Go(func() {
+			last, buf := uint64(0), make([]byte, 0, 8)
+			for !done.Load() && errs[i] == nil {
+				switch i {
+				case 0:
+					ok, err := db.Has(key)
+					if err == nil && !ok {
+						err = ErrKeyNotFound
+					}
+					errs[i] = err
+				default:
+					value, err := db.AppendGet(buf, key)
+					if errs[i] = err; err != nil {
+						continue
+					}
+					now := binary.LittleEndian.Uint64(value)
+					if now < last {
+						errs[i] = fmt.Errorf("%d was read after %d", now, last)
+					}
+					last = now
+				}
+			}
+		})
+	}
+	for n := range uint64(atSize(400_000, 20_000_000)) {
+		if err := db.Put(key, count(n)); err != nil {
+			require.NoError(t, err)
+		}
+		if n%8 == 0 { // keys that come and go, for the table
+			other := count(n)
+			require.NoError(t, db.Put(other, nil))
+			require.NoError(t, db.Delete(other))
+		}
+	}
+	done.Store(true)
+	reading.Wait()
+	require.NoError(t, errors.Join(errs...))
+	require.Positive(t, db.Stats().IndexSwaps)
+	require.Positive(t, db.Stats().SegmentRolls)
+}
