@@ -114,7 +114,7 @@ func TestCloseWhileInUse(t *testing.T) {
 
 func closeInUse(t *testing.T, durability Durability, random *rand.Rand) {
 	dir := fastDir(t)
-	opts := &Options{Shards: 1 << random.IntN(3), SegmentSize: 4 << 10, Durability: durability,
+	opts := &Options{Shards: 1 << random.IntN(3), SegmentSize: 256 << 10, Durability: durability,
 		SyncInterval: time.Millisecond, firstSegmentSize: 256}
 	db, err := Open(dir, opts)
 	require.NoError(t, err)
