@@ -2,6 +2,7 @@ package freyja
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math/bits"
@@ -134,7 +135,7 @@ type manifestFile struct {
 
 func (f *manifestFile) init(path string, m *manifest) { f.path, f.now = path, m }
 
-// add lists new segments. The manifest is on disk when it returns nil, and as before if not.
+// add lists new segments. The manifest is on disk when it returns nil; see replace for errors.
 func (f *manifestFile) add(refs []shard.SegmentRef) error {
 	return f.replace(func(segments [][]uint64) {
 		for _, ref := range refs {
@@ -155,16 +156,20 @@ func (f *manifestFile) drop(number int, gone []uint64) error {
 }
 
 // replace writes a manifest in which change was made to a copy of the list of lists. The lists
-// themselves it must not change.
+// themselves it must not change. After an error the file is as before, unless that wraps
+// mmapio.ErrReplaced: then the new one is there, and a power failure may bring the old one back.
 func (f *manifestFile) replace(change func(segments [][]uint64)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next := *f.now
 	next.segments = slices.Clone(f.now.segments)
 	change(next.segments)
-	if err := mmapio.WriteFileAtomic(f.path, next.encode()); err != nil {
+	err := mmapio.WriteFileAtomic(f.path, next.encode())
+	if err == nil || errors.Is(err, mmapio.ErrReplaced) {
+		f.now = &next
+	}
+	if err != nil {
 		return fmt.Errorf("replace manifest: %w", err)
 	}
-	f.now = &next
 	return nil
 }

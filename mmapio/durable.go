@@ -25,8 +25,8 @@ func SyncDir(dir string) error {
 // folder. One caller at a time for a path. A .tmp that a crash left is overwritten.
 //
 // When writing, syncing or renaming fails, the error wraps the system's, the .tmp is removed and the
-// old file is untouched. When only the last step, syncing the folder, fails, the new content is in
-// place and it is unknown which of the two a power failure would leave.
+// old file is untouched. When only the last step, syncing the folder, fails, the error wraps
+// ErrReplaced: the new content is in place and it is unknown which of the two a power failure would leave.
 func WriteFileAtomic(path string, data []byte) error {
 	tmp := path + tmpSuffix
 	if err := writeSynced(tmp, data); err != nil {
@@ -36,7 +36,10 @@ func WriteFileAtomic(path string, data []byte) error {
 		err = fmt.Errorf("mmapio: rename %q to %q: %w", tmp, path, cause(err))
 		return errors.Join(err, removeLeft(tmp))
 	}
-	return SyncDir(filepath.Dir(path))
+	if err := SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("%w: %w", ErrReplaced, err)
+	}
+	return nil
 }
 
 // writeSynced writes a whole file and syncs it, or leaves none.

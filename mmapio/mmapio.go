@@ -76,6 +76,10 @@ var (
 	// ErrTruncated: a file is shorter than what was to be mapped, or has become shorter than what
 	// was mapped. Returned by OpenMapping, and inside a FaultError.
 	ErrTruncated = errors.New("file is truncated")
+
+	// ErrReplaced: WriteFileAtomic has put the new content in place, but could not make that
+	// durable: after a power failure the old may be back.
+	ErrReplaced = errors.New("file is replaced, but not durably")
 	// ErrIO: the operating system could not deliver or accept a mapped byte although the file is
 	// long enough: a bad sector, a vanished disk, no space on a file system that does not honour
 	// reservations. Found inside a FaultError.

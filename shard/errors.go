@@ -25,19 +25,18 @@ func corrupt(path string, offset int64, what string) error {
 	return fmt.Errorf("read %q at offset %d: %s: %w", path, offset, what, ErrCorrupt)
 }
 
-// faultError gives what the fault guard caught the error that a caller tests for: bytes that the
-// file no longer has are damage, bytes that the system could not deliver are a failure of the disk.
-// Errors that are no fault pass unchanged.
+// faultError gives an error of package mmapio the one that a caller tests for: bytes that a file no
+// longer has are damage, mapped bytes that the system could not deliver are a failure of the disk.
+// Other errors pass unchanged.
 func faultError(err error) error {
-	if err == nil {
-		return nil // before fault, which is on the heap
-	}
-	var fault *mmapio.FaultError
-	if !errors.As(err, &fault) {
+	if err == nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrIO) {
 		return err
 	}
-	if errors.Is(fault, mmapio.ErrTruncated) {
-		return fmt.Errorf("%w: %w", err, ErrCorrupt)
+	if errors.Is(err, mmapio.ErrTruncated) {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	return fmt.Errorf("%w: %w", err, ErrIO)
+	if fault := (*mmapio.FaultError)(nil); errors.As(err, &fault) {
+		return fmt.Errorf("%w: %w", ErrIO, err)
+	}
+	return err
 }

@@ -46,7 +46,8 @@ type prepared struct {
 }
 
 // NewPreparer returns the preparer of the store in dir. register adds segments to the manifest,
-// all or none, which is on disk when it returns nil.
+// all or none, which is on disk when it returns nil; an error that wraps mmapio.ErrReplaced says that
+// it may be on disk.
 func NewPreparer(dir string, register func([]SegmentRef) error, logger *slog.Logger) *Preparer {
 	return &Preparer{dir: dir, register: register, logger: logger}
 }
@@ -104,7 +105,7 @@ func (p *Preparer) makeAll(batch []request) []*segment {
 	if err := p.list(refs); err != nil {
 		for i, seg := range segs {
 			if seg != nil {
-				errs[i] = errors.Join(fmt.Errorf("create segment %q: %w", seg.path, err), seg.file.Discard())
+				errs[i] = errors.Join(fmt.Errorf("create segment %q: %w", seg.path, err), giveUp(seg, err))
 				segs[i] = nil
 			}
 		}
@@ -116,6 +117,15 @@ func (p *Preparer) makeAll(batch []request) []*segment {
 		r.deliver <- prepared{segs[i], errs[i]}
 	}
 	return segs
+}
+
+// giveUp lets go of a segment that could not be listed. If the manifest that lists it may be on disk
+// after all, its file must stay: the next Open finds it empty and takes it off the list.
+func giveUp(seg *segment, err error) error {
+	if errors.Is(err, mmapio.ErrReplaced) {
+		return seg.file.Seal(headerSize)
+	}
+	return seg.file.Discard()
 }
 
 // list puts the new files' entries in the folder on disk, and then has them listed: the manifest

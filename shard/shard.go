@@ -240,7 +240,7 @@ func (s *Shard) closeFiles() error {
 		s.synced.Store(s.seq)
 	}
 	if err != nil {
-		err = fmt.Errorf("close shard %d: %w", s.cfg.Shard, err)
+		err = fmt.Errorf("close shard %d: %w", s.cfg.Shard, faultError(err))
 		s.cfg.Health.Fail(err)
 		errs = append(errs, err)
 	}

@@ -80,7 +80,7 @@ func (s *Shard) sealUpToActive() (seg *segment, end int64, lastSeq uint64, err e
 
 // syncFailed turns the whole store read-only. Holds syncMu.
 func (s *Shard) syncFailed(err error) error {
-	err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, err)
+	err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, faultError(err))
 	s.cfg.Health.Fail(err)
 	return err
 }
