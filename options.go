@@ -116,29 +116,29 @@ func (opts *Options) withDefaults() (Options, error) {
 		o = *opts
 	}
 	if o.Shards < 0 || o.Shards > MaxShards || bits.OnesCount(uint(o.Shards)) > 1 {
-		return o, fmt.Errorf("Shards is %d, not a power of two in 1..%d: %w", o.Shards, MaxShards, ErrInvalidOptions)
+		return o, fmt.Errorf("Options.Shards is %d, not a power of two in 1..%d: %w", o.Shards, MaxShards, ErrInvalidOptions)
 	}
 	if o.SegmentSize == 0 {
 		o.SegmentSize = DefaultSegmentSize
 	}
 	if o.SegmentSize < shard.MinSegmentSize || o.SegmentSize > shard.MaxSegmentSize {
-		return o, fmt.Errorf("SegmentSize is %d bytes, not in %d..%d: %w",
+		return o, fmt.Errorf("Options.SegmentSize is %d bytes, not in %d..%d: %w",
 			o.SegmentSize, shard.MinSegmentSize, shard.MaxSegmentSize, ErrInvalidOptions)
 	}
 	if o.Durability < Periodic || o.Durability > Never {
-		return o, fmt.Errorf("Durability is %d, not Periodic, Always or Never: %w", int(o.Durability), ErrInvalidOptions)
+		return o, fmt.Errorf("Options.Durability is %d, not Periodic, Always or Never: %w", int(o.Durability), ErrInvalidOptions)
 	}
 	if o.SyncInterval < 0 {
-		return o, fmt.Errorf("SyncInterval is %v, less than zero: %w", o.SyncInterval, ErrInvalidOptions)
+		return o, fmt.Errorf("Options.SyncInterval is %v, less than zero: %w", o.SyncInterval, ErrInvalidOptions)
 	}
 	if o.SyncInterval == 0 {
 		o.SyncInterval = DefaultSyncInterval
 	}
 	if !(o.CompactAtDeadRatio >= 0 && o.CompactAtDeadRatio <= 1) {
-		return o, fmt.Errorf("CompactAtDeadRatio is %v, not in 0..1: %w", o.CompactAtDeadRatio, ErrInvalidOptions)
+		return o, fmt.Errorf("Options.CompactAtDeadRatio is %v, not in 0..1: %w", o.CompactAtDeadRatio, ErrInvalidOptions)
 	}
 	if o.CompactBytesPerSecond < 0 {
-		return o, fmt.Errorf("CompactBytesPerSecond is %d, less than zero: %w", o.CompactBytesPerSecond, ErrInvalidOptions)
+		return o, fmt.Errorf("Options.CompactBytesPerSecond is %d, less than zero: %w", o.CompactBytesPerSecond, ErrInvalidOptions)
 	}
 	if o.firstSegmentSize == 0 {
 		o.firstSegmentSize = defaultFirstSegmentSize

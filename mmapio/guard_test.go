@@ -133,7 +133,6 @@ func TestOtherPanicsGoOn(t *testing.T) {
 	r = panicOf(func() { guardedLoad(make([]byte, 3), 4) })
 	require.ErrorContains(t, r.(error), "index out of range")
 
-	//lint:ignore SA5012 a nil panic is what is tested
 	r = panicOf(func() { guardedCall(func() { panic(nil) }) })
 	require.IsType(t, (*runtime.PanicNilError)(nil), r)
 }
