@@ -9,6 +9,10 @@ import (
 	"github.com/freyjadb/freyja/mmapio"
 )
 
+// createAtOnce is how many files of a batch are created at the same time. Each waits for a sync of its
+// own, and journaling file systems serve many syncs with one commit.
+const createAtOnce = 16
+
 // SegmentRef names a segment in a store.
 type SegmentRef struct {
 	Shard int    // number of the shard
@@ -96,9 +100,19 @@ func (p *Preparer) run() {
 func (p *Preparer) makeAll(batch []request) []*segment {
 	segs := make([]*segment, len(batch))
 	errs := make([]error, len(batch))
+	var wg sync.WaitGroup
+	tokens := make(chan struct{}, createAtOnce)
+	for i, r := range batch {
+		tokens <- struct{}{}
+		wg.Go(func() {
+			segs[i], errs[i] = r.make()
+			<-tokens
+		})
+	}
+	wg.Wait()
 	var refs []SegmentRef
 	for i, r := range batch {
-		if segs[i], errs[i] = r.make(); errs[i] == nil {
+		if errs[i] == nil {
 			refs = append(refs, SegmentRef{r.cfg.Shard, r.id})
 		}
 	}

@@ -322,13 +322,13 @@ func (r *recovery) repair(last *segment, reason string, beyond []*segment) error
 	// What goes is gone from the last segment first: were a later segment dropped before, a crash in
 	// between would be harmless too, since neither leads anywhere.
 	if last != nil {
+		s.active = last // before it is mapped, so that an Open that fails finds it to unmap
 		if err := r.reopen(last); err != nil {
 			return err
 		}
 		if err := r.cutTail(last, reason); err != nil {
 			return err
 		}
-		s.active = last
 	}
 	for _, seg := range s.rolled {
 		if err := r.mapForWriting(seg, seg.size); err != nil {
