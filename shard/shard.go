@@ -55,6 +55,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/freyjadb/freyja/hashidx"
 )
@@ -121,6 +122,10 @@ type Shard struct {
 	writerBlocks      atomic.Int64
 	writerBlockedTime atomic.Int64 // nanoseconds
 }
+
+// What readers load must not share a cache line with what writers store. A Shard may begin in the
+// middle of a line, so one line between them is not enough.
+var _ [unsafe.Offsetof(Shard{}.mu) - 128]struct{}
 
 // Counts are what a shard has counted since Open. Package freyja documents the fields.
 type Counts struct {
