@@ -13,6 +13,10 @@ import (
 // own, and journaling file systems serve many syncs with one commit.
 const createAtOnce = 16
 
+// populateAhead is how many bytes of an active segment are kept populated in front of its end; it is
+// topped up when half of that is left. At 2 MiB one topping-up takes the preparer about 2 ms.
+const populateAhead = 2 << 20
+
 // SegmentRef names a segment in a store.
 type SegmentRef struct {
 	Shard int    // number of the shard
@@ -20,19 +24,22 @@ type SegmentRef struct {
 }
 
 // Preparer makes the segment files of a store's shards: creates, reserves and maps them, has them
-// listed in the manifest, and faults in their pages, so that the writer finds memory ready. It
-// works on one goroutine, which runs while there is something to do: preparing is faulting in pages, of
-// which a core does about a gigabyte a second, and several at once would take the processors from
-// the writers they are for. What was asked for while it worked is done as one batch: shards
-// fill at about the same time, and the syncs of the folder and the manifest then serve all.
+// listed in the manifest, and faults in their pages some way ahead of the writer, so that it finds
+// memory ready. It works on one goroutine, which runs while there is something to do: faulting in
+// pages several at a time would take the processors from the writers it is for. Segments
+// that were asked for while it worked are made as one batch: shards fill at about the same
+// time, and the syncs of the folder and the manifest then serve all. Pages are not
+// populated a whole segment at a time: a core does about a gigabyte a second, and with 16 shards that
+// roll together the last would wait for most of one.
 type Preparer struct {
 	dir      string
 	register func([]SegmentRef) error
 	logger   *slog.Logger
 
 	mu      sync.Mutex
-	queue   []request // guarded by mu
-	running bool      // guarded by mu: the goroutine is there and will look at the queue again
+	queue   []request // guarded by mu; segments to be made
+	pages   []stretch // guarded by mu; pages to be populated, in the order they were asked for
+	running bool      // guarded by mu: the goroutine is there and will look at both again
 }
 
 // request asks for a segment of a shard.
@@ -41,6 +48,12 @@ type request struct {
 	id       uint64
 	capacity int64         // bytes of records
 	deliver  chan prepared // has room for the answer
+}
+
+// stretch is a part of a segment whose pages are to be populated.
+type stretch struct {
+	seg      *segment
+	from, to int64
 }
 
 // prepared is what became of a request.
@@ -65,39 +78,58 @@ func (p *Preparer) prepare(cfg *Config, id uint64, capacity int64) <-chan prepar
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.queue = append(p.queue, request{cfg, id, capacity, deliver})
+	p.wake()
+	return deliver
+}
+
+// populate asks for the pages of seg in [from, to) to be faulted in. The caller has added to
+// seg.populating, and may not unmap the segment before that is done.
+func (p *Preparer) populate(seg *segment, from, to int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pages = append(p.pages, stretch{seg, from, to})
+	p.wake()
+}
+
+// wake sees to it that the goroutine runs. Holds mu.
+func (p *Preparer) wake() {
 	if !p.running {
 		p.running = true
 		go p.run()
 	}
-	return deliver
 }
 
-// run works until the queue is empty.
+// run works until nothing is asked for. A segment to be made goes before pages to be populated: a
+// writer waits for the first, and only goes slower without the second.
 func (p *Preparer) run() {
 	for {
 		p.mu.Lock()
 		batch := p.queue
 		p.queue = nil
-		p.running = len(batch) > 0
-		p.mu.Unlock()
-		if len(batch) == 0 {
-			return
+		var next stretch
+		if len(batch) == 0 && len(p.pages) > 0 {
+			next = p.pages[0]
+			p.pages = p.pages[:copy(p.pages, p.pages[1:])]
 		}
-		segs := p.makeAll(batch)
-		for i, seg := range segs {
-			if seg == nil {
-				continue
+		p.running = len(batch) > 0 || next.seg != nil
+		running := p.running
+		p.mu.Unlock()
+		switch {
+		case !running:
+			return
+		case next.seg == nil:
+			p.makeAll(batch)
+		default:
+			if err := next.seg.file.Populate(next.from, next.to); err != nil {
+				p.logger.Warn("pages of a segment were not populated ahead", "segment", next.seg.path, "error", err)
 			}
-			if err := seg.file.Populate(0, batch[i].capacity+headerSize); err != nil {
-				p.logger.Warn("pages of a new segment were not populated ahead", "segment", seg.path, "error", err)
-			}
-			seg.populating.Done()
+			next.seg.populating.Done()
 		}
 	}
 }
 
-// makeAll makes the segments of a batch and delivers them. Its result has nil for those that failed.
-func (p *Preparer) makeAll(batch []request) []*segment {
+// makeAll makes the segments of a batch, delivers them, and asks for their first pages.
+func (p *Preparer) makeAll(batch []request) {
 	segs := make([]*segment, len(batch))
 	errs := make([]error, len(batch))
 	var wg sync.WaitGroup
@@ -125,12 +157,12 @@ func (p *Preparer) makeAll(batch []request) []*segment {
 		}
 	}
 	for i, r := range batch {
-		if segs[i] != nil {
-			segs[i].populating.Add(1)
+		if seg := segs[i]; seg != nil {
+			seg.populating.Add(1)
+			p.populate(seg, 0, seg.populateTo)
 		}
 		r.deliver <- prepared{segs[i], errs[i]}
 	}
-	return segs
 }
 
 // giveUp lets go of a segment that could not be listed. If the manifest that lists it may be on disk
@@ -169,5 +201,6 @@ func (r *request) make() (*segment, error) {
 	seg.end, seg.syncedEnd = headerSize, headerSize
 	seg.mark = mark{end: headerSize, state: stateOpen}
 	seg.disk = seg.size
+	seg.populateTo = min(seg.size, populateAhead)
 	return seg, nil
 }

@@ -373,7 +373,7 @@ func (r *recovery) mapForWriting(seg *segment, size int64) error {
 	}
 	fresh := newSegment(seg.id, file.Mapping())
 	seg.file, seg.mapping, seg.base, seg.size = file, fresh.mapping, fresh.base, fresh.size
-	seg.disk = seg.size
+	seg.disk, seg.populateTo = seg.size, seg.size
 	r.s.publish(r.s.view.Load().with(seg))
 	return nil
 }

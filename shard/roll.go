@@ -82,6 +82,21 @@ func (s *Shard) prepareAhead() {
 	s.growCap()
 }
 
+// populateAhead has the pages in front of the active segment's end populated, when the writer has
+// come half-way through those that are. Holds mu.
+func (s *Shard) populateAhead() {
+	seg := s.active
+	if seg.populateTo-seg.end >= populateAhead/2 || seg.populateTo >= seg.size {
+		return
+	}
+	from := seg.populateTo
+	seg.populateTo = min(seg.size, seg.end+populateAhead)
+	if from < seg.populateTo {
+		seg.populating.Add(1)
+		s.cfg.Preparer.populate(seg, from, seg.populateTo)
+	}
+}
+
 // collectPrepared waits for the preparation under way, if there is one, and keeps what it made. If
 // it failed, the write that needs a segment tries for itself and gets its own error. Holds mu,
 // or the shard is closed.

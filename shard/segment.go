@@ -28,6 +28,9 @@ type segment struct {
 	lastSeq uint64 // of the last record
 	dead    int64  // bytes of records that no index slot points to
 	disk    int64  // length of the file
+	// populateTo is how far pages were asked to be populated; past the end of the mapping in a segment
+	// that is not new, whose pages are there or come as they are met.
+	populateTo int64
 
 	// Guarded by Shard.syncMu once the segment is published.
 	file      *mmapio.File // the writer's mapping; nil in a sealed segment. Stores go through it under Shard.mu.
