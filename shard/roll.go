@@ -82,9 +82,9 @@ func (s *Shard) prepareAhead() {
 	s.growCap()
 }
 
-// populateAhead has the pages in front of the active segment's end populated, when the writer has
+// populateNext has the pages in front of the active segment's end populated, when the writer has
 // come half-way through those that are. Holds mu.
-func (s *Shard) populateAhead() {
+func (s *Shard) populateNext() {
 	seg := s.active
 	if seg.populateTo-seg.end >= populateAhead/2 || seg.populateTo >= seg.size {
 		return

@@ -202,7 +202,7 @@ func (s *Shard) append(kind byte, key, value []byte, hash uint64, expiry int64, 
 		s.live += size
 		s.index.Insert(hash, loc)
 	}
-	s.populateAhead()
+	s.populateNext()
 	s.prepareAhead()
 	return s.seq, nil
 }
