@@ -1,8 +1,8 @@
 package freyja
 
 import (
-	"cmp"
 	"bytes"
+	"cmp"
 	"fmt"
 	"log/slog"
 	"os"
