@@ -51,9 +51,9 @@ func NewConcurrentKVStore(config KVStoreConfig) (*ConcurrentKVStore, error) {
 }
 
 // ConcurrencyStats is what a store has counted since Open. Writers count exactly. Readers write
-// to no shared memory, so theirs are estimates: one read in readSampleEvery, chosen at random, is
+// to no shared memory, so theirs are estimates: one read in 1,024, chosen at random, is
 // timed and counted for all. After n reads the standard error of a count is about
-// sqrt(readSampleEvery*n): 3 % after a million reads, 0.3 % after a hundred million.
+// sqrt(1024*n): 3 % after a million reads, 0.3 % after a hundred million.
 type ConcurrencyStats struct {
 	// ConcurrentReads is the number of lookups served beside each other without a lock: Get,
 	// AppendGet, View, Has, and each key of GetMany. Estimated.

@@ -33,8 +33,9 @@
 //
 // Writes hold Shard.mu. The critical section is the look-up of the old record, the append and one
 // slot store; it allocates nothing and makes no system call, except when the index table is
-// rebuilt, when a segment is rolled, and when a mapped page is met for the first time. A record that is torn
-// because its process died is beyond the end that recovery finds, since its checksum cannot match.
+// rebuilt, when a segment is rolled or the next one or its pages are asked for (a goroutine makes
+// them), and when a mapped page is met for the first time. A record that is torn because its
+// process died is beyond the end that recovery finds, since its checksum cannot match.
 //
 // # Syncing (sync.go)
 //
