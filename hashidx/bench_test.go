@@ -14,7 +14,7 @@ func benchIndex(b *testing.B, keys uint64) *Index {
 		b.Fatal(err)
 	}
 	for id := range keys {
-		if _, err := x.Reserve(); err != nil {
+		if _, err := x.Reserve(1); err != nil {
 			b.Fatal(err)
 		}
 		x.Insert(mix(id), MinLocation+Location(id))
@@ -70,7 +70,7 @@ func BenchmarkInsert(b *testing.B) {
 	}
 	id := uint64(0)
 	for b.Loop() {
-		if _, err := x.Reserve(); err != nil {
+		if _, err := x.Reserve(1); err != nil {
 			b.Fatal(err)
 		}
 		x.Insert(mix(id), MinLocation+Location(id))
@@ -133,7 +133,7 @@ func BenchmarkMemory(b *testing.B) {
 		sum, worst := 0.0, 0.0
 		const from, to = 1_000_000, 10_000_000
 		for id := range uint64(to) {
-			if _, err := x.Reserve(); err != nil {
+			if _, err := x.Reserve(1); err != nil {
 				b.Fatal(err)
 			}
 			x.Insert(mix(id), MinLocation)

@@ -17,7 +17,7 @@ func TestBytesPerKey(t *testing.T) {
 	require.NoError(t, err)
 	sum := 0.0
 	for n := 1; n <= most; n++ {
-		_, err := x.Reserve()
+		_, err := x.Reserve(1)
 		require.NoError(t, err)
 		x.Insert(mix(uint64(n)), MinLocation)
 		perKey := float64(x.Bytes()) / float64(n)
@@ -58,7 +58,7 @@ func TestRebuildsAreAmortised(t *testing.T) {
 }
 
 func insert(t *testing.T, x *Index, id uint64) {
-	_, err := x.Reserve()
+	_, err := x.Reserve(1)
 	require.NoError(t, err)
 	x.Insert(mix(id), locationOf(id, 0))
 }
@@ -72,11 +72,11 @@ func TestShrinks(t *testing.T) {
 	for id := range uint64(99_990) {
 		m.delete(t, id)
 		if id%1000 == 0 {
-			_, err := m.index.Reserve()
+			_, err := m.index.Reserve(1)
 			require.NoError(t, err)
 		}
 	}
-	_, err := m.index.Reserve()
+	_, err := m.index.Reserve(1)
 	require.NoError(t, err)
 	require.LessOrEqual(t, m.index.Table().Capacity(), 8*minCapacity)
 	requireEqual(t, m.index.Table(), m.keys, m.hash)
@@ -109,7 +109,7 @@ func TestFull(t *testing.T) {
 	}
 	table := m.index.Table()
 	for range 3 {
-		swapped, err := m.index.Reserve()
+		swapped, err := m.index.Reserve(1)
 		require.ErrorIs(t, err, ErrFull)
 		require.False(t, swapped)
 		require.Same(t, table, m.index.Table())
@@ -139,7 +139,7 @@ func TestRefusedMemory(t *testing.T) {
 	m.index.mapRegion = refuse
 	table := m.index.Table()
 	for range 3 {
-		swapped, err := m.index.Reserve()
+		swapped, err := m.index.Reserve(1)
 		require.ErrorIs(t, err, refusal)
 		require.False(t, swapped)
 	}
@@ -168,7 +168,7 @@ func TestRefusedMemory(t *testing.T) {
 		m.delete(t, id)
 	}
 	m.index.mapRegion = refuse
-	swapped, err := m.index.Reserve()
+	swapped, err := m.index.Reserve(1)
 	require.NoError(t, err)
 	require.False(t, swapped)
 	requireEqual(t, m.index.Table(), m.keys, m.hash)
@@ -252,7 +252,7 @@ func TestFold(t *testing.T) {
 	for range 3 {
 		runtime.GC()
 		time.Sleep(5 * time.Millisecond)
-		swapped, err := m.index.Reserve()
+		swapped, err := m.index.Reserve(1)
 		require.NoError(t, err)
 		require.False(t, swapped)
 	}
@@ -261,7 +261,7 @@ func TestFold(t *testing.T) {
 	paged := m.index.Table()
 	require.Eventually(t, func() bool {
 		runtime.GC()
-		swapped, err := m.index.Reserve()
+		swapped, err := m.index.Reserve(1)
 		return err == nil && swapped
 	}, 10*time.Second, 5*time.Millisecond)
 	require.Nil(t, m.index.Table().overlay)

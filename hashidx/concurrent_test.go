@@ -87,7 +87,7 @@ func readDuringWrites(t *testing.T, hash func(uint64) uint64) {
 	growths, shrinks, folds := 0, 0, 0
 	for start := time.Now(); time.Since(start) < duration; {
 		capacity, paged := x.Table().Capacity(), x.Table().overlay != nil
-		swapped, err := x.Reserve()
+		swapped, err := x.Reserve(1)
 		require.NoError(t, err)
 		if swapped {
 			published.Store(x.Table())
@@ -132,7 +132,7 @@ func readDuringWrites(t *testing.T, hash func(uint64) uint64) {
 }
 
 func insertHashed(t *testing.T, x *Index, hash func(uint64) uint64, id, version uint64) {
-	_, err := x.Reserve()
+	_, err := x.Reserve(1)
 	require.NoError(t, err)
 	x.Insert(hash(id), locationOf(id, version))
 }

@@ -11,7 +11,7 @@
 //		if the record at loc has the key { return it }
 //	}
 //
-//	index.Reserve()                       // swapped? then publish index.Table() first
+//	index.Reserve(1)                      // swapped? then publish index.Table() first
 //	index.Insert(hash, loc)               // the key is absent
 //	index.Update(pos, loc)                // the key is at pos
 //

@@ -100,13 +100,21 @@ func (x *Index) Delete(pos Position) {
 // Relocate changes the location of the key that has hash and the location old, and reports whether
 // there was one: false when the key has moved on or is gone. Cost: a lookup and an Update.
 func (x *Index) Relocate(hash uint64, old, new Location) bool {
-	for loc, pos := x.table.First(hash); loc != 0; loc, pos = x.table.Next(hash, pos) {
-		if loc == old {
-			x.Update(pos, new)
-			return true
-		}
+	pos, ok := x.table.at(hash, old)
+	if ok {
+		x.Update(pos, new)
 	}
-	return false
+	return ok
+}
+
+// Remove deletes the key that has hash and the location old, and reports whether there was one, as
+// Relocate does. Cost: a lookup and a Delete.
+func (x *Index) Remove(hash uint64, old Location) bool {
+	pos, ok := x.table.at(hash, old)
+	if ok {
+		x.Delete(pos)
+	}
+	return ok
 }
 
 // store puts w into slot pos of the live table, in a page that no frozen table shares.

@@ -71,7 +71,7 @@ func (m *model) nextLocation(id uint64) Location {
 }
 
 func (m *model) put(t require.TestingT, id uint64) {
-	_, err := m.index.Reserve()
+	_, err := m.index.Reserve(1)
 	require.NoError(t, err)
 	loc := m.nextLocation(id)
 	old, pos, rejected := find(m.index.Table(), m.hash(id), id)

@@ -7,27 +7,27 @@ import (
 	"unsafe"
 )
 
-// Reserve makes sure that one Insert fits, and keeps the memory in bounds. It reports whether it
+// Reserve makes sure that n Inserts fit, and keeps the memory in bounds. It reports whether it
 // swapped the table: then positions are void, and the caller must publish Table() before the next
-// Insert, Update, Delete, Relocate or Freeze. It returns ErrFull, or the operating system's error
-// when that refuses memory that is needed now; the index is then unchanged and usable for all but
-// Insert.
+// Insert, Update, Delete, Relocate, Remove or Freeze. It returns ErrFull, or the operating system's
+// error when that refuses memory that is needed now; the index is then unchanged and usable for all
+// but Insert.
 //
 // Cost: usually a few comparisons; a rebuild reads and writes every slot once, in sequence, at some
 // 15 nanoseconds a key, and is paid for by the changes that made it necessary.
-func (x *Index) Reserve() (swapped bool, err error) {
-	if x.used < x.room && x.table.overlay == nil && x.deletes < x.table.Capacity()/4 {
+func (x *Index) Reserve(n int) (swapped bool, err error) {
+	if x.used+n <= x.room && x.table.overlay == nil && x.deletes < x.table.Capacity()/4 {
 		return false, nil
 	}
-	if x.used >= x.room {
-		return x.makeRoom()
+	if x.used+n > x.room {
+		return x.makeRoom(n)
 	}
 	return x.tidy(), nil
 }
 
-// makeRoom replaces a table whose slots are used up.
-func (x *Index) makeRoom() (bool, error) {
-	keys := x.Len() + 1
+// makeRoom replaces a table whose free slots do not take n more keys.
+func (x *Index) makeRoom(n int) (bool, error) {
+	keys := x.Len() + n
 	capacity := min(capacityFor(keys), x.limit)
 	// Below the limit this leaves at least 2/15 of the slots free. At the limit a rebuild that
 	// frees only a few would soon be needed again: refuse, so that the cost stays bounded.
@@ -88,31 +88,46 @@ func (x *Index) build(capacity int) error {
 // words. Keys lie in from nearly in the order of their fingerprints, and so of their home slots in
 // t: both tables are walked front to back.
 func (t *Table) absorb(from *Table) {
-	slots := unsafe.Slice((*uint64)(t.base), t.Capacity())
-	// All slots in [lo, hi) are known to be full (beyond the capacity, hi wraps), so a home in
-	// there goes on at hi. Without this, n keys with one fingerprint would cost n*n/2 steps in
-	// each rebuild.
-	var lo, hi uint64
+	f := t.filler()
 	for n := range from.Capacity() / pageSlots {
 		for _, w := range from.pageWords(n) {
-			if w <= wordTombstone {
-				continue
+			if w > wordTombstone {
+				f.place(w)
 			}
-			i := w >> (t.shift & 63)
-			if i-lo < hi-lo {
-				i = hi
-			} else {
-				lo = i
-			}
-			for slots[i&t.mask] != wordEmpty {
-				i++
-			}
-			slots[i&t.mask] = w
-			hi = i + 1
 		}
 	}
 	runtime.KeepAlive(t)
 	runtime.KeepAlive(from)
+}
+
+// filler places words in the slots of an unpublished flat table, which the caller keeps alive.
+type filler struct {
+	slots       []uint64
+	mask, shift uint64
+	// All slots in [lo, hi) are known to be full (beyond the capacity, hi wraps), so a home in
+	// there goes on at hi. Without this, n keys with one fingerprint would cost n*n/2 steps in
+	// each rebuild.
+	lo, hi uint64
+}
+
+func (t *Table) filler() filler {
+	return filler{slots: unsafe.Slice((*uint64)(t.base), t.Capacity()), mask: t.mask, shift: t.shift & 63}
+}
+
+// place puts w, the word of a key, into the first free slot from its home on. There must be one. Any
+// order of words is right; that of their fingerprints is fast.
+func (f *filler) place(w uint64) {
+	i := w >> f.shift
+	if i-f.lo < f.hi-f.lo {
+		i = f.hi
+	} else {
+		f.lo = i
+	}
+	for f.slots[i&f.mask] != wordEmpty {
+		i++
+	}
+	f.slots[i&f.mask] = w
+	f.hi = i + 1
 }
 
 // fold writes the copied pages back into the flat slots and makes a flat table over them the live

@@ -105,6 +105,24 @@ paged:
 	}
 }
 
+// Holds reports whether a key with hash's fingerprint has the location loc. In a frozen table that
+// is exact; in a live one it was so at some moment of the call, or when the table was replaced.
+// Cost: that of a lookup.
+func (t *Table) Holds(hash uint64, loc Location) bool {
+	_, ok := t.at(hash, loc)
+	return ok
+}
+
+// at finds the slot of the key that has hash's fingerprint and the location want.
+func (t *Table) at(hash uint64, want Location) (Position, bool) {
+	for loc, pos := t.First(hash); loc != 0; loc, pos = t.Next(hash, pos) {
+		if loc == want {
+			return pos, true
+		}
+	}
+	return 0, false
+}
+
 // Touch loads the home slot of hash and returns its word, which means nothing to the caller. No
 // branch depends on it, so calling Touch for many keys before the first First lets the processor
 // fetch all their slots at once. Use the result (xor it into a sink), or its load may be dropped.

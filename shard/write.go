@@ -139,7 +139,7 @@ func (s *Shard) prepareWrite(key []byte, hash uint64) (found, error) {
 
 // reserveSlot makes room for one key in the index, which may replace the table. Holds mu.
 func (s *Shard) reserveSlot() error {
-	swapped, err := s.index.Reserve()
+	swapped, err := s.index.Reserve(1)
 	if errors.Is(err, hashidx.ErrFull) {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
