@@ -11,6 +11,11 @@ func (db *DB) startLoops() {
 	if !db.opts.ReadOnly && db.opts.Durability == Periodic {
 		db.loops.Go(db.syncLoop)
 	}
+	if !db.opts.ReadOnly && !db.opts.DisableAutoCompact {
+		for range compactionWorkers() {
+			db.loops.Go(db.compactLoop)
+		}
+	}
 }
 
 // syncLoop syncs every SyncInterval. A sync that fails turns the store read-only, so it is the last.
@@ -44,6 +49,11 @@ func (db *DB) addReports(reports []shard.Report) {
 	r.Clean = !r.Created && len(r.Cuts)+len(r.Removed) == 0
 	for _, s := range reports {
 		r.Clean = r.Clean && s.Clean
+		if s.SavedIndex {
+			r.SavedIndexes++
+		}
+		r.Hints += s.Hints
+		r.Scanned += s.Scanned
 		r.Segments += s.Segments
 		r.Records += s.Records
 		r.Bytes += s.Bytes

@@ -78,4 +78,11 @@ type ConcurrencyStats struct {
 	SegmentRolls int64
 	// Syncs is the number of completed syncs of a shard's log.
 	Syncs int64
+	// Compactions is the number of compactions, CompactedBytes the records they copied, ReclaimedBytes
+	// by how much they made the files smaller.
+	Compactions, CompactedBytes, ReclaimedBytes int64
+	// SpaceWaits is how often a writer waited for compaction to make space, SpaceWaitedTime how long,
+	// summed over them.
+	SpaceWaits      int64
+	SpaceWaitedTime time.Duration
 }

@@ -85,14 +85,14 @@ func TestUnlistedSegment(t *testing.T) {
 	require.NoError(t, err)
 
 	// The empty one: it is removed.
-	m.segments[0] = []uint64{1}
+	m.shards[0].Segments = []uint64{1}
 	dir := im.with(manifestName, m.encode()).write(t, fastDir(t))
 	report := checkOrphan(t, dir, h, "empty")
 	require.Contains(t, report.Removed, filepath.Join(dir, names[1]))
 	require.Empty(t, report.Cuts)
 
 	// The one with records: it is not the store's any more, but it is kept.
-	m.segments[0] = []uint64{2}
+	m.shards[0].Segments = []uint64{2}
 	dir = im.with(manifestName, m.encode()).write(t, fastDir(t))
 	db, err := Open(dir, nil)
 	require.NoError(t, err)

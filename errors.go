@@ -29,6 +29,9 @@ var (
 	// ErrFull: a fixed limit of the format was reached, such as 4,096 segments in one shard.
 	ErrFull = shard.ErrFull
 
+	// ErrBatchTooLarge: the writes of a batch to one shard take more than a segment can hold.
+	ErrBatchTooLarge = shard.ErrBatchTooLarge
+
 	// ErrInvalidOptions: an option, or a combination of options, that no store can have.
 	ErrInvalidOptions = errors.New("invalid options")
 	// ErrLocked: another process, or another Open in this one, has the store.

@@ -64,9 +64,11 @@ type DB struct {
 	recovery  RecoveryReport
 	opened    time.Time
 
-	reads    readSampler
-	health   shard.Health
-	manifest manifestFile
+	reads     readSampler
+	health    shard.Health
+	manifest  manifestFile
+	compactor compactor
+	snapshots snapshotSet
 
 	closeMu sync.Mutex
 	closed  bool          // guarded by closeMu
@@ -91,6 +93,7 @@ func Open(dir string, opts *Options) (*DB, error) {
 		return nil, fmt.Errorf("freyja: open %q: %w", dir, err)
 	}
 	db := &DB{opts: o, dir: dir, hashMask: o.hashMask, opened: time.Now(), done: make(chan struct{})}
+	db.compactor.init(o.CompactBytesPerSecond)
 	if err := db.open(); err != nil {
 		err = fmt.Errorf("freyja: open %q: %w", dir, err)
 		return nil, errors.Join(err, db.abandon())
@@ -206,8 +209,8 @@ func (db *DB) loadOrCreateManifest() (*manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %q: %w", path, err)
 	}
-	if db.opts.Shards != 0 && db.opts.Shards != len(m.segments) {
-		return nil, fmt.Errorf("the store has %d shards, Options.Shards is %d: %w", len(m.segments), db.opts.Shards, ErrShardCount)
+	if db.opts.Shards != 0 && db.opts.Shards != len(m.shards) {
+		return nil, fmt.Errorf("the store has %d shards, Options.Shards is %d: %w", len(m.shards), db.opts.Shards, ErrShardCount)
 	}
 	return m, nil
 }
@@ -217,7 +220,7 @@ func (db *DB) createManifest(path string) (*manifest, error) {
 	if n == 0 {
 		n = DefaultShards
 	}
-	m := &manifest{created: time.Now().UnixNano(), segments: make([][]uint64, n)}
+	m := &manifest{created: time.Now().UnixNano(), shards: make([]shard.Listed, n)}
 	if _, err := rand.Read(m.storeID[:]); err != nil {
 		return nil, err
 	}
@@ -234,45 +237,58 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer) sha
 		Dir:              db.dir,
 		StoreID:          m.storeID,
 		Shard:            number,
-		Shards:           len(m.segments),
+		Shards:           len(m.shards),
 		SegmentSize:      db.opts.SegmentSize,
 		FirstSegmentSize: db.opts.firstSegmentSize,
 		ReadOnly:         db.opts.ReadOnly,
 		SkipChecksum:     db.opts.SkipChecksumOnRead,
-		Segments:         append([]uint64(nil), m.segments[number]...),
+		Listed:           m.shards[number],
 		Drop:             func(ids []uint64) error { return db.manifest.drop(number, ids) },
-		Hash:             db.hash,
-		Health:           &db.health,
-		Preparer:         preparer,
-		Logger:           db.opts.Logger,
+		Replace: func(gone, come []uint64, floor uint64) error {
+			return db.manifest.exchange(number, gone, come, floor)
+		},
+		Hash:           db.hash,
+		Health:         &db.health,
+		Preparer:       preparer,
+		Logger:         db.opts.Logger,
+		AutoCompact:    !db.opts.ReadOnly && !db.opts.DisableAutoCompact,
+		DeadRatio:      db.opts.CompactAtDeadRatio,
+		WakeCompaction: db.compactor.wake,
+		Pace:           db.compactor.pace,
 	}
 }
 
-// recoverShards opens the shards, as many at a time as there are processors.
+// recoverShards opens the shards, as many at a time as there are processors: first it reads them all,
+// then it sees which batches are whole, and then it ends their logs there.
 func (db *DB) recoverShards(m *manifest) error {
-	n := len(m.segments)
+	n := len(m.shards)
+	preparer := shard.NewPreparer(db.dir, db.manifest.add, db.opts.Logger)
+	recoveries := make([]*shard.Recovery, n)
+	err := inParallel(n, func(i int) (err error) {
+		recoveries[i], err = shard.Begin(db.shardConfig(m, i, preparer))
+		return err
+	})
+	if err != nil {
+		for _, r := range recoveries {
+			if r != nil {
+				err = errors.Join(err, r.Abandon())
+			}
+		}
+		return err
+	}
+	shard.Resolve(recoveries)
 	shards := make([]*shard.Shard, n)
 	reports := make([]shard.Report, n)
-	errs := make([]error, n)
-	preparer := shard.NewPreparer(db.dir, db.manifest.add, db.opts.Logger)
-	var wg sync.WaitGroup
-	tokens := make(chan struct{}, runtime.GOMAXPROCS(0))
-	for i := range n {
-		// The manifest in memory changes while shards recover; each gets its list before that.
-		cfg := db.shardConfig(m, i, preparer)
-		tokens <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-tokens }()
-			shards[i], reports[i], errs[i] = shard.Open(cfg)
-		})
-	}
-	wg.Wait()
+	err = inParallel(n, func(i int) (err error) {
+		shards[i], reports[i], err = recoveries[i].Finish()
+		return err
+	})
 	for _, s := range shards {
 		if s != nil {
 			db.shards = append(db.shards, s)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		return err
 	}
 	db.shardMask = uint64(n - 1)
@@ -280,33 +296,63 @@ func (db *DB) recoverShards(m *manifest) error {
 	return nil
 }
 
-// dropOrphans removes segment files that a crash left without an entry in the manifest.
+// inParallel calls fn for 0..n-1, as many at a time as there are processors, and joins the errors.
+func inParallel(n int, fn func(i int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	tokens := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for i := range n {
+		tokens <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-tokens }()
+			errs[i] = fn(i)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// dropOrphans removes files that a crash left without an entry in the manifest.
 func (db *DB) dropOrphans(m *manifest) error {
 	entries, err := os.ReadDir(db.dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		number, id, ok := shard.ParseSegmentName(e.Name())
-		if !ok || m.lists(number, id) {
-			continue
+		if number, id, ok := shard.ParseSegmentName(e.Name()); ok && !m.lists(number, id) {
+			if err := db.dropOrphan(m, e, number, id); err != nil {
+				return err
+			}
 		}
-		if number >= len(m.segments) || !e.Type().IsRegular() {
-			db.opts.Logger.Warn("file in the store's folder is not the store's and is left alone", "file", e.Name())
-			continue
+		if shard.IsExtract(e.Name(), m.lists) && e.Type().IsRegular() {
+			if err := os.Remove(filepath.Join(db.dir, e.Name())); err != nil {
+				return err
+			}
 		}
-		cfg := db.shardConfig(m, number, nil)
-		removed, cut, err := cfg.DropOrphan(id)
-		switch {
-		case err != nil:
-			return err
-		case cut != nil:
-			db.recovery.Cuts = append(db.recovery.Cuts, *cut)
-		case removed != "":
-			db.recovery.Removed = append(db.recovery.Removed, removed)
-		default:
-			db.opts.Logger.Warn("file in the store's folder is not the store's and is left alone", "file", e.Name())
-		}
+	}
+	return nil
+}
+
+// dropOrphan deals with a file that has the name of a segment and is not listed.
+func (db *DB) dropOrphan(m *manifest, e os.DirEntry, number int, id uint64) error {
+	foreign := func() {
+		db.opts.Logger.Warn("file in the store's folder is not the store's and is left alone", "file", e.Name())
+	}
+	if number >= len(m.shards) || !e.Type().IsRegular() {
+		foreign()
+		return nil
+	}
+	cfg := db.shardConfig(m, number, nil)
+	removed, cut, err := cfg.DropOrphan(id)
+	switch {
+	case err != nil:
+		return err
+	case cut != nil:
+		db.recovery.Cuts = append(db.recovery.Cuts, *cut)
+	case removed != "":
+		db.recovery.Removed = append(db.recovery.Removed, removed)
+	default:
+		foreign()
 	}
 	return nil
 }
@@ -327,6 +373,7 @@ func (db *DB) Close() error {
 	}
 	db.closed = true
 	close(db.done)
+	db.compactor.stop()
 	db.loops.Wait()
 	err := db.abandon()
 	go runtime.GC()

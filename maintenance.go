@@ -2,30 +2,12 @@ package freyja
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 )
 
-// CompactStats is what a compaction did.
-type CompactStats struct {
-	// Segments is the number of segments that were rewritten and removed, Outputs of those made.
-	Segments, Outputs int
-	// BytesCopied is the size of the records copied, BytesReclaimed by how much the files shrank.
-	BytesCopied, BytesReclaimed int64
-	// Tombstones and Expired are the records of these kinds that are gone.
-	Tombstones, Expired int64
-	// Duration is how long it took.
-	Duration time.Duration
-}
-
-// Compact gives back the space of all records that are dead when it is called.
-func (db *DB) Compact(ctx context.Context) (CompactStats, error) { return db.CompactProgress(ctx, nil) }
-
-// CompactProgress is Compact, and tells progress (unless nil) how many bytes of the segments it will
-// read it has read, now and then, from one goroutine at a time.
-func (db *DB) CompactProgress(ctx context.Context, progress func(done, total int64)) (CompactStats, error) {
-	return CompactStats{}, errNotThere
-}
+var errNotThere = errors.New("not there yet")
 
 // Damage is a place in a file that does not verify.
 type Damage struct {

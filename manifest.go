@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
 	"github.com/freyjadb/freyja/shard"
 )
@@ -24,7 +25,8 @@ import (
 //	    32     8  time of creation, Unix nanoseconds
 //	    40    20  zero
 //	    60     4  CRC-32C of bytes 0 to 60
-//	    64        N times: 8 bytes count, then count segment ids of 8 bytes, rising
+//	    64        N times (manifestShard): 8 bytes floor, 8 bytes next id, 8 bytes count, then
+//	              count segment ids of 8 bytes, rising. Version 1 has no floor and no next id
 //	  last     4  CRC-32C of everything before it
 //
 // The first 64 bytes are to stay as they are in every later version, so that each version can tell
@@ -32,14 +34,15 @@ import (
 const (
 	manifestName       = "MANIFEST"
 	manifestMagic      = "FREYJMAN"
-	manifestVersion    = 1
+	manifestVersion    = 2
+	oldestVersion      = 1
 	manifestHeaderSize = 64
 )
 
 type manifest struct {
-	storeID  [16]byte
-	created  int64      // Unix nanoseconds
-	segments [][]uint64 // by shard: ids of its segments, rising
+	storeID [16]byte
+	created int64 // Unix nanoseconds
+	shards  []shard.Listed
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -48,13 +51,15 @@ func (m *manifest) encode() []byte {
 	b := make([]byte, manifestHeaderSize)
 	copy(b, manifestMagic)
 	binary.LittleEndian.PutUint32(b[8:], manifestVersion)
-	binary.LittleEndian.PutUint32(b[12:], uint32(len(m.segments)))
+	binary.LittleEndian.PutUint32(b[12:], uint32(len(m.shards)))
 	copy(b[16:], m.storeID[:])
 	binary.LittleEndian.PutUint64(b[32:], uint64(m.created))
 	binary.LittleEndian.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
-	for _, ids := range m.segments {
-		b = binary.LittleEndian.AppendUint64(b, uint64(len(ids)))
-		for _, id := range ids {
+	for _, l := range m.shards {
+		b = binary.LittleEndian.AppendUint64(b, l.Floor)
+		b = binary.LittleEndian.AppendUint64(b, l.NextID)
+		b = binary.LittleEndian.AppendUint64(b, uint64(len(l.Segments)))
+		for _, id := range l.Segments {
 			b = binary.LittleEndian.AppendUint64(b, id)
 		}
 	}
@@ -76,7 +81,8 @@ func decodeManifest(b []byte) (*manifest, error) {
 	if crc32.Checksum(b[:60], castagnoli) != binary.LittleEndian.Uint32(b[60:]) {
 		return corrupt(0, "header does not match its checksum")
 	}
-	if v := binary.LittleEndian.Uint32(b[8:]); v != manifestVersion {
+	v := binary.LittleEndian.Uint32(b[8:])
+	if v < oldestVersion || v > manifestVersion {
 		return nil, fmt.Errorf("the store has format version %d, this version of freyja knows %d: %w", v, manifestVersion, ErrFormat)
 	}
 	body, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
@@ -87,23 +93,36 @@ func decodeManifest(b []byte) (*manifest, error) {
 	if shards == 0 || shards > MaxShards || bits.OnesCount32(shards) != 1 {
 		return corrupt(12, fmt.Sprintf("number of shards is %d", shards))
 	}
-	m := &manifest{created: int64(binary.LittleEndian.Uint64(b[32:])), segments: make([][]uint64, shards)}
+	m := &manifest{created: int64(binary.LittleEndian.Uint64(b[32:])), shards: make([]shard.Listed, shards)}
 	copy(m.storeID[:], b[16:])
 	rest := body[manifestHeaderSize:]
-	for i := range m.segments {
-		if len(rest) < 8 || binary.LittleEndian.Uint64(rest) > uint64(len(rest)-8)/8 {
+	next := func() (n uint64) {
+		n, rest = binary.LittleEndian.Uint64(rest), rest[8:]
+		return n
+	}
+	numbers := 3 // in front of the ids
+	if v == 1 {
+		numbers = 1
+	}
+	for i := range m.shards {
+		l := &m.shards[i]
+		if len(rest) < 8*numbers {
 			return corrupt(len(body)-len(rest), "list of segments is cut short")
 		}
-		ids := make([]uint64, binary.LittleEndian.Uint64(rest))
-		rest = rest[8:]
-		for j := range ids {
-			ids[j] = binary.LittleEndian.Uint64(rest[8*j:])
+		if v > 1 {
+			l.Floor, l.NextID = next(), next()
 		}
-		if !rising(ids) {
+		count := next()
+		if count > uint64(len(rest))/8 {
+			return corrupt(len(body)-len(rest), "list of segments is cut short")
+		}
+		l.Segments = make([]uint64, count)
+		for j := range l.Segments {
+			l.Segments[j] = next()
+		}
+		if !rising(l.Segments) {
 			return corrupt(len(body)-len(rest), "segment ids do not rise")
 		}
-		rest = rest[8*len(ids):]
-		m.segments[i] = ids
 	}
 	if len(rest) != 0 {
 		return corrupt(len(body)-len(rest), "bytes behind the last list")
@@ -123,7 +142,7 @@ func rising(ids []uint64) bool {
 
 // lists reports whether the manifest has segment id of a shard.
 func (m *manifest) lists(number int, id uint64) bool {
-	return number < len(m.segments) && slices.Contains(m.segments[number], id)
+	return number < len(m.shards) && slices.Contains(m.shards[number].Segments, id)
 }
 
 // manifestFile is the manifest of an open store, in memory and on disk.
@@ -137,33 +156,48 @@ func (f *manifestFile) init(path string, m *manifest) { f.path, f.now = path, m 
 
 // add lists new segments. The manifest is on disk when it returns nil; see replace for errors.
 func (f *manifestFile) add(refs []shard.SegmentRef) error {
-	return f.replace(func(segments [][]uint64) {
+	return f.replace(func(shards []shard.Listed) {
 		for _, ref := range refs {
-			ids := slices.Clone(segments[ref.Shard])
-			i, _ := slices.BinarySearch(ids, ref.ID)
-			segments[ref.Shard] = slices.Insert(ids, i, ref.ID)
+			shards[ref.Shard] = withSegments(shards[ref.Shard], nil, []uint64{ref.ID})
 		}
 	})
 }
 
 // drop takes segments of a shard off the list, as add puts them on.
 func (f *manifestFile) drop(number int, gone []uint64) error {
-	return f.replace(func(segments [][]uint64) {
-		segments[number] = slices.DeleteFunc(slices.Clone(segments[number]), func(id uint64) bool {
-			return slices.Contains(gone, id)
-		})
+	return f.exchange(number, gone, nil, 0)
+}
+
+// exchange takes segments of a shard off the list and puts others on, and raises its floor to at least
+// floor, all at once.
+func (f *manifestFile) exchange(number int, gone, come []uint64, floor uint64) error {
+	return f.replace(func(shards []shard.Listed) {
+		shards[number] = withSegments(shards[number], gone, come)
+		shards[number].Floor = max(shards[number].Floor, floor)
 	})
 }
 
-// replace writes a manifest in which change was made to a copy of the list of lists. The lists
-// themselves it must not change. After an error the file is as before, unless that wraps
+// withSegments returns a copy of l with other segments.
+func withSegments(l shard.Listed, gone, come []uint64) shard.Listed {
+	l.Segments = slices.DeleteFunc(slices.Clone(l.Segments), func(id uint64) bool { return slices.Contains(gone, id) })
+	for _, id := range come {
+		i, _ := slices.BinarySearch(l.Segments, id)
+		l.Segments = slices.Insert(l.Segments, i, id)
+		l.NextID = max(l.NextID, id+1)
+	}
+	return l
+}
+
+// replace writes a manifest in which change was made to a copy of the lists of the shards. The slices in
+// them it must not change. After an error the file is as before, unless that wraps
 // mmapio.ErrReplaced: then the new one is there, and a power failure may bring the old one back.
-func (f *manifestFile) replace(change func(segments [][]uint64)) error {
+func (f *manifestFile) replace(change func(shards []shard.Listed)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next := *f.now
-	next.segments = slices.Clone(f.now.segments)
-	change(next.segments)
+	next.shards = slices.Clone(f.now.shards)
+	change(next.shards)
+	crashpoint.At("manifest.before")
 	err := mmapio.WriteFileAtomic(f.path, next.encode())
 	if err == nil || errors.Is(err, mmapio.ErrReplaced) {
 		f.now = &next
@@ -171,5 +205,6 @@ func (f *manifestFile) replace(change func(segments [][]uint64)) error {
 	if err != nil {
 		return fmt.Errorf("replace manifest: %w", err)
 	}
+	crashpoint.At("manifest.replaced")
 	return nil
 }

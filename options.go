@@ -61,6 +61,8 @@ const (
 	DefaultShards       = 16
 	DefaultSegmentSize  = 64 << 20 // bytes
 	DefaultSyncInterval = time.Second
+	// DefaultCompactAtDeadRatio keeps the files below 2.2 times what is live.
+	DefaultCompactAtDeadRatio = 0.5
 
 	// defaultFirstSegmentSize is small so that an empty or small store is: 16 shards take 4 MiB.
 	defaultFirstSegmentSize = 256 << 10
@@ -85,15 +87,19 @@ type Options struct {
 	// ReadOnly opens a store that exists, changes none of its files, and refuses writes. Any
 	// number of processes may have a store open so, but not beside one that has it for writing.
 	ReadOnly bool
-	// SkipChecksumOnRead leaves out the checksum of records in sealed segments when Open reads
-	// them (their structure is still checked): a faster Open, at the price that a disk's bit error
-	// in a value is handed out as data. Records at the end of the log are always verified.
+	// SkipChecksumOnRead hands records out without verifying the checksum of what comes from a file
+	// (their structure is still checked): a disk's bit error in a value is then handed out as data.
+	// Records at the end of the log are always verified when the store is opened.
 	SkipChecksumOnRead bool
-	// DisableAutoCompact, CompactAtDeadRatio (0..1, default 0.5) and CompactBytesPerSecond (0: no
-	// bound) are the settings of compaction. This version does not compact: they are checked and
-	// have no effect yet.
-	DisableAutoCompact    bool
-	CompactAtDeadRatio    float64
+	// DisableAutoCompact leaves compaction to calls of Compact: disk space is then not bounded.
+	DisableAutoCompact bool
+	// CompactAtDeadRatio is the part of a shard's files that may be dead, 0 to 1; 0 means
+	// DefaultCompactAtDeadRatio. Compaction in the background, and in the end making writers wait, keep
+	// the files of each shard below live bytes times (1/(1-ratio) + 0.2), which is 2.2 times for 0.5,
+	// plus 1 MiB. A lower ratio takes less space and copies more. 1 is no bound.
+	CompactAtDeadRatio float64
+	// CompactBytesPerSecond bounds how fast compaction copies, over all shards; 0 is no bound. If it is
+	// too low for what is written, writers wait.
 	CompactBytesPerSecond int64
 	// Logger receives what Open recovered and what the background work met; nil means silent.
 	Logger *slog.Logger
@@ -139,6 +145,9 @@ func (opts *Options) withDefaults() (Options, error) {
 	}
 	if o.CompactBytesPerSecond < 0 {
 		return o, fmt.Errorf("Options.CompactBytesPerSecond is %d, less than zero: %w", o.CompactBytesPerSecond, ErrInvalidOptions)
+	}
+	if o.CompactAtDeadRatio == 0 {
+		o.CompactAtDeadRatio = DefaultCompactAtDeadRatio
 	}
 	if o.firstSegmentSize == 0 {
 		o.firstSegmentSize = defaultFirstSegmentSize

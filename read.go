@@ -102,7 +102,7 @@ func (db *DB) GetMany(keys [][]byte, fn func(i int, value []byte, ok bool) error
 		}
 	}
 	start := db.reads.beginMany(len(keys))
-	err := shard.GetMany(db.shards, db.hashMask, keys, fn)
+	err := shard.GetMany(db.shards, nil, db.hashMask, keys, fn)
 	if start != 0 {
 		db.reads.endMany(start, len(keys))
 	}

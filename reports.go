@@ -16,11 +16,15 @@ type RecoveryReport struct {
 	Created bool
 	// Clean: the last writer closed the store, so nothing had to be recovered.
 	Clean bool
-	// Segments and Records are how many segment files and records were read.
+	// Segments and Records are how many segment files and records there are.
 	Segments int
 	Records  int64
 	// Bytes is the size of those records.
 	Bytes int64
+	// SavedIndexes is the number of shards that were opened from the index that a clean close had
+	// saved. In the others, Hints is the number of segments whose hint file was enough, and Scanned of
+	// those that were read: the ends of the logs, and segments without a usable hint file.
+	SavedIndexes, Hints, Scanned int
 	// Cuts lists what was taken from the ends of logs, by shard. After the death of a process
 	// that is at most the write each writer was in the middle of; after that of a machine
 	// it may be all that was not synced yet. The bytes are kept in the files that the cuts name
@@ -38,15 +42,27 @@ type Usage struct {
 	// Keys is the number of keys, counting those that have expired and not been overwritten.
 	Keys int64
 	// LiveBytes is the size of the newest record of each of those keys, DeadBytes that of all other
-	// records: overwritten ones, deleted ones and the tombstones themselves.
+	// records: overwritten ones, deleted ones, the tombstones themselves and the heads of batches.
 	LiveBytes, DeadBytes int64
-	// DiskBytes is the length of the segment files, with space reserved for records to come.
+	// ExpiredBytes is an estimate of how much of LiveBytes has expired and waits for compaction, low by
+	// a sixteenth at most. Records in segments that are still written to are not in it.
+	ExpiredBytes int64
+	// DiskBytes is the length of all files of the shards: segments, with space reserved for records to
+	// come, hint files and saved indexes.
 	DiskBytes int64
+	// DetachedBytes is the length of segment files that compaction has removed, but that the file system
+	// keeps until no reader and no snapshot can use them any more.
+	DetachedBytes int64
 	// IndexBytes is the memory of the index tables that readers see now, outside the Go heap.
 	// Tables replaced lately come on top until the garbage collector has run.
 	IndexBytes int64
 	// Segments is the number of segment files.
 	Segments int
+	// Snapshots is the number of snapshots that were neither closed nor found unreachable by the garbage
+	// collector, and OldestSnapshot the age of the oldest of them. Each keeps the segments and index
+	// pages of its instant. 0 in the entry of a shard.
+	Snapshots      int
+	OldestSnapshot time.Duration
 	// Shards is the same for each shard, in order; nil in the entry of a shard.
 	Shards []Usage
 }

@@ -113,6 +113,11 @@ func (db *DB) Stats() *ConcurrencyStats {
 		st.IndexSwaps += c.IndexSwaps
 		st.SegmentRolls += c.SegmentRolls
 		st.Syncs += c.Syncs
+		st.Compactions += c.Compactions
+		st.CompactedBytes += c.CompactedBytes
+		st.ReclaimedBytes += c.ReclaimedBytes
+		st.SpaceWaits += c.SpaceWaits
+		st.SpaceWaitedTime += c.SpaceWaitedTime
 	}
 	return st
 }
@@ -123,14 +128,17 @@ func (db *DB) Usage() Usage {
 	u := Usage{Shards: make([]Usage, len(db.shards))}
 	for i, s := range db.shards {
 		su := s.Usage()
-		u.Shards[i] = Usage{Keys: su.Keys, LiveBytes: su.LiveBytes, DeadBytes: su.DeadBytes,
-			DiskBytes: su.DiskBytes, IndexBytes: su.IndexBytes, Segments: su.Segments}
+		u.Shards[i] = Usage{Keys: su.Keys, LiveBytes: su.LiveBytes, DeadBytes: su.DeadBytes, ExpiredBytes: su.ExpiredBytes,
+			DiskBytes: su.DiskBytes, DetachedBytes: su.DetachedBytes, IndexBytes: su.IndexBytes, Segments: su.Segments}
 		u.Keys += su.Keys
 		u.LiveBytes += su.LiveBytes
 		u.DeadBytes += su.DeadBytes
+		u.ExpiredBytes += su.ExpiredBytes
 		u.DiskBytes += su.DiskBytes
+		u.DetachedBytes += su.DetachedBytes
 		u.IndexBytes += su.IndexBytes
 		u.Segments += su.Segments
 	}
+	u.Snapshots, u.OldestSnapshot = db.snapshots.usage()
 	return u
 }

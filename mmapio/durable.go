@@ -69,3 +69,37 @@ func removeLeft(path string) error {
 	}
 	return nil
 }
+
+// WriteFileUnsynced replaces the file at path as WriteFileAtomic does, but syncs nothing: a reader
+// sees the old content or the new, and after a power failure there may be either, a part, or nothing.
+// For what carries its own checksum and can be made again. Errors wrap the system's; the .tmp is then
+// removed.
+func WriteFileUnsynced(path string, parts ...[]byte) error {
+	tmp := path + tmpSuffix
+	err := writeParts(tmp, parts)
+	if err == nil {
+		if err = diskRename(tmp, path); err == nil {
+			return nil
+		}
+	}
+	err = fmt.Errorf("mmapio: write %q: %w", path, cause(err))
+	return errors.Join(err, removeLeft(tmp))
+}
+
+func writeParts(path string, parts [][]byte) error {
+	file, err := diskOpen(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	offset := int64(0)
+	for _, data := range parts {
+		if err == nil {
+			err = diskWrite(file, data, offset)
+			offset += int64(len(data))
+		}
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}

@@ -18,6 +18,7 @@ var (
 	ErrCorrupt       = errors.New("corrupt data")
 	ErrIO            = errors.New("input/output error")
 	ErrFull          = errors.New("limit of the format reached")
+	ErrBatchTooLarge = errors.New("batch too large")
 )
 
 // corrupt is the error for damage at an offset of a file.

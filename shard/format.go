@@ -11,8 +11,11 @@ import (
 // Every number of the segment format stands in this file. They are what is on people's disks: none
 // may be changed or used for something else without a new FormatVersion (TestFormatIsFrozen).
 const (
-	// FormatVersion is the version this package writes, and the only one it reads.
-	FormatVersion = 1
+	// FormatVersion is the version this package writes. It reads those from OldestFormatVersion on.
+	FormatVersion = 2
+	// OldestFormatVersion is the oldest version that this package reads. Version 1 had no batches, no
+	// compaction, and zeros where a segment's header now has its origin and nonce.
+	OldestFormatVersion = 1
 
 	// SegmentExt ends the name of every segment file.
 	SegmentExt = ".seg"
@@ -34,8 +37,14 @@ const (
 
 	kindPut    = 1
 	kindDelete = 2
+	kindBatch  = 3 // head of a batch's part; its value lists all parts (batch.go)
 
-	flagExpiry = 1 << 0 // an expiry follows the fixed fields
+	flagExpiry   = 1 << 0 // an expiry follows the fixed fields
+	flagCollides = 1 << 1 // when it was written, another key with the same hash was in the index
+
+	// Where the records of a segment come from.
+	originLog       = 0 // the writer: their sequence numbers rise by one from record to record
+	originCompacted = 1 // compaction: in no order, and of each key at most one
 
 	// A location in an index slot: 12 bits of segment number, 24 bits of offset in recordAlign.
 	offsetBits  = 24
@@ -95,49 +104,60 @@ func ParseSegmentName(name string) (shard int, id uint64, ok bool) {
 //	    16    16  store id, random: files of another store are noticed
 //	    32     8  segment id
 //	    40     4  number of shards of the store
-//	    44    16  zero
+//	    44     4  origin: 0 the writer's log, 1 compaction
+//	    48     8  nonce, random: tells segments apart that had the same id one after the other
+//	    56     4  zero
 //	    60     4  CRC-32C of bytes 0 to 60
 type segmentHeader struct {
+	version uint32
 	storeID [16]byte
 	shard   uint32
 	shards  uint32
 	id      uint64
+	origin  uint32
+	nonce   uint64
 }
 
 func (h *segmentHeader) encode(b []byte) {
 	b = b[:headerUsed]
 	clear(b)
 	copy(b, segmentMagic)
-	binary.LittleEndian.PutUint32(b[8:], FormatVersion)
+	binary.LittleEndian.PutUint32(b[8:], h.version)
 	binary.LittleEndian.PutUint32(b[12:], h.shard)
 	copy(b[16:], h.storeID[:])
 	binary.LittleEndian.PutUint64(b[32:], h.id)
 	binary.LittleEndian.PutUint32(b[40:], h.shards)
+	binary.LittleEndian.PutUint32(b[44:], h.origin)
+	binary.LittleEndian.PutUint64(b[48:], h.nonce)
 	binary.LittleEndian.PutUint32(b[60:], checksum(b[:60]))
 }
 
-// check reports how the header in page differs from want, as an ErrCorrupt that names path.
-func (want *segmentHeader) check(page []byte, path string) error {
+// read takes version, origin and nonce from the header in page, or reports how the rest of it differs from
+// what h wants, as an ErrCorrupt that names path.
+func (h *segmentHeader) read(page []byte, path string) error {
 	if len(page) < headerSize {
 		return corrupt(path, int64(len(page)), "file ends inside its header")
 	}
-	var expect [headerUsed]byte
-	want.encode(expect[:])
 	got := page[:headerUsed]
+	version := binary.LittleEndian.Uint32(got[8:])
 	switch {
-	case string(got) == string(expect[:]):
-		return nil
 	case checksum(got[:60]) != binary.LittleEndian.Uint32(got[60:]) || string(got[:8]) != segmentMagic:
 		return corrupt(path, 0, "segment header does not verify")
-	case binary.LittleEndian.Uint32(got[8:]) != FormatVersion:
-		return corrupt(path, 8, fmt.Sprintf("segment has format version %d in a store of version %d",
-			binary.LittleEndian.Uint32(got[8:]), FormatVersion))
-	case string(got[16:32]) != string(want.storeID[:]):
+	case version < OldestFormatVersion || version > FormatVersion:
+		return corrupt(path, 8, fmt.Sprintf("segment has format version %d in a store of version %d", version, FormatVersion))
+	case string(got[16:32]) != string(h.storeID[:]):
 		return corrupt(path, 16, "segment belongs to another store")
-	default:
+	case binary.LittleEndian.Uint32(got[12:]) != h.shard || binary.LittleEndian.Uint64(got[32:]) != h.id ||
+		binary.LittleEndian.Uint32(got[40:]) != h.shards:
 		return corrupt(path, 12, fmt.Sprintf("segment is number %d of shard %d, not what its name says",
 			binary.LittleEndian.Uint64(got[32:]), binary.LittleEndian.Uint32(got[12:])))
 	}
+	h.version = version
+	h.origin, h.nonce = binary.LittleEndian.Uint32(got[44:]), binary.LittleEndian.Uint64(got[48:])
+	if h.origin > originCompacted {
+		return corrupt(path, 44, fmt.Sprintf("segment has the unknown origin %d", h.origin))
+	}
+	return nil
 }
 
 // State of a segment as its mark tells it.

@@ -13,30 +13,37 @@ import (
 // made by an encoder written apart from this package's, from docs/format.md.
 func TestFormatIsFrozen(t *testing.T) {
 	for name, c := range map[string]struct{ want, have any }{
-		"FormatVersion":  {1, FormatVersion},
-		"SegmentExt":     {".seg", SegmentExt},
-		"segmentMagic":   {"FREYJSEG", segmentMagic},
-		"headerSize":     {4096, headerSize},
-		"headerUsed":     {64, headerUsed},
-		"markOffsetA":    {512, markOffsetA},
-		"markOffsetB":    {1024, markOffsetB},
-		"markSize":       {40, markSize},
-		"recordAlign":    {16, recordAlign},
-		"recordFixed":    {20, recordFixed},
-		"expirySize":     {8, expirySize},
-		"endMark":        {0xA5, endMark},
-		"kindPut":        {1, kindPut},
-		"kindDelete":     {2, kindDelete},
-		"flagExpiry":     {1, flagExpiry},
-		"stateOpen":      {1, stateOpen},
-		"stateSealed":    {2, stateSealed},
-		"stateClosed":    {3, stateClosed},
-		"offsetBits":     {24, offsetBits},
-		"segmentBits":    {12, segmentBits},
-		"MaxKeySize":     {1 << 16, MaxKeySize},
-		"MaxValueSize":   {1 << 30, MaxValueSize},
-		"MaxSegmentSize": {16<<24 - 4096, MaxSegmentSize},
-		"name":           {"003-00000012.seg", SegmentName(3, 12)},
+		"FormatVersion":   {2, FormatVersion},
+		"OldestVersion":   {1, OldestFormatVersion},
+		"HintExt":         {".hint", HintExt},
+		"SavedExt":        {".index", SavedExt},
+		"kindBatch":       {3, kindBatch},
+		"flagCollides":    {2, flagCollides},
+		"originLog":       {0, originLog},
+		"originCompacted": {1, originCompacted},
+		"SegmentExt":      {".seg", SegmentExt},
+		"segmentMagic":    {"FREYJSEG", segmentMagic},
+		"headerSize":      {4096, headerSize},
+		"headerUsed":      {64, headerUsed},
+		"markOffsetA":     {512, markOffsetA},
+		"markOffsetB":     {1024, markOffsetB},
+		"markSize":        {40, markSize},
+		"recordAlign":     {16, recordAlign},
+		"recordFixed":     {20, recordFixed},
+		"expirySize":      {8, expirySize},
+		"endMark":         {0xA5, endMark},
+		"kindPut":         {1, kindPut},
+		"kindDelete":      {2, kindDelete},
+		"flagExpiry":      {1, flagExpiry},
+		"stateOpen":       {1, stateOpen},
+		"stateSealed":     {2, stateSealed},
+		"stateClosed":     {3, stateClosed},
+		"offsetBits":      {24, offsetBits},
+		"segmentBits":     {12, segmentBits},
+		"MaxKeySize":      {1 << 16, MaxKeySize},
+		"MaxValueSize":    {1 << 30, MaxValueSize},
+		"MaxSegmentSize":  {16<<24 - 4096, MaxSegmentSize},
+		"name":            {"003-00000012.seg", SegmentName(3, 12)},
 	} {
 		require.Equal(t, c.want, c.have, name)
 	}
@@ -59,7 +66,7 @@ func TestFormatIsFrozen(t *testing.T) {
 			kind: kindDelete, seq: 258, key: "k"},
 	} {
 		b := make([]byte, recordSize(len(c.key), len(c.value), c.expiry))
-		encodeRecord(b, c.kind, c.seq, c.expiry, []byte(c.key), []byte(c.value))
+		encodeRecord(b, c.kind, 0, c.seq, c.expiry, []byte(c.key), []byte(c.value))
 		require.Equal(t, c.want, hex.EncodeToString(b), name)
 		r, reason := decodeRecord(b, true)
 		require.Empty(t, reason, name)
@@ -69,7 +76,7 @@ func TestFormatIsFrozen(t *testing.T) {
 
 	page := make([]byte, headerSize)
 	frozenHeader().encode(page)
-	require.Equal(t, "465245594a5345470100000003000000000102030405060708090a0b0c0d0e0f0807060504030201100000000000000000000000000000000000000085a42760",
+	require.Equal(t, "465245594a5345470200000003000000000102030405060708090a0b0c0d0e0f080706050403020110000000010000008877665544332211000000004415e895",
 		hex.EncodeToString(page[:headerUsed]))
 	odd := mark{generation: 5, end: 8192, lastSeq: 77, state: stateSealed}
 	odd.encode(page)
@@ -79,7 +86,7 @@ func TestFormatIsFrozen(t *testing.T) {
 }
 
 func frozenHeader() *segmentHeader {
-	h := &segmentHeader{shard: 3, shards: 16, id: 0x0102030405060708}
+	h := &segmentHeader{version: 2, shard: 3, shards: 16, id: 0x0102030405060708, origin: originCompacted, nonce: 0x1122334455667788}
 	for i := range h.storeID {
 		h.storeID[i] = byte(i)
 	}
@@ -142,7 +149,7 @@ func TestRecordSizes(t *testing.T) {
 				require.GreaterOrEqual(t, size, used)
 				require.Less(t, size-used, int64(recordAlign))
 				b := make([]byte, size)
-				encodeRecord(b, kindPut, 1, expiry, make([]byte, keyLen), make([]byte, valueLen))
+				encodeRecord(b, kindPut, 0, 1, expiry, make([]byte, keyLen), make([]byte, valueLen))
 				for cut := range b {
 					_, reason := decodeRecord(b[:cut], true)
 					require.NotEmpty(t, reason, "cut at %d of %d", cut, size)

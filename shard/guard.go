@@ -13,3 +13,9 @@ func storeGuarded(fn func()) (err error) {
 	fn()
 	return nil
 }
+
+// guarded runs fn, which reads mapped bytes, under the fault guard.
+func guarded(fn func() error) (err error) {
+	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
+	return fn()
+}

@@ -19,6 +19,7 @@ const batchSize = 32
 type lookup struct {
 	hash uint64
 	s    *Shard
+	f    *Frozen        // or nil; then s is
 	v    *view          // keeps p mapped
 	p    unsafe.Pointer // the record of the first candidate, nil if there is none
 	room uint64         // bytes mapped from p on
@@ -34,7 +35,8 @@ type lookup struct {
 //
 // A value is what the key had when the third stage read its slot, a moment inside the call. A key
 // whose first candidate is not plainly its record is looked up again in the last stage, as Get does.
-func GetMany(shards []*Shard, mask uint64, keys [][]byte, fn func(i int, value []byte, ok bool) error) (err error) {
+// frozen is nil, or has the shards' part in a snapshot, which is then read.
+func GetMany(shards []*Shard, frozen []*Frozen, mask uint64, keys [][]byte, fn func(i int, value []byte, ok bool) error) (err error) {
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	var batch [batchSize]lookup
 	for first := 0; first < len(keys); first += batchSize {
@@ -42,7 +44,13 @@ func GetMany(shards []*Shard, mask uint64, keys [][]byte, fn func(i int, value [
 		for i, key := range part {
 			l := &batch[i]
 			l.hash = xxhash.Sum64(key) & mask
-			l.s = shards[l.hash&uint64(len(shards)-1)]
+			n := l.hash & uint64(len(shards)-1)
+			if frozen != nil {
+				l.f = frozen[n]
+				l.v = l.f.v
+				continue
+			}
+			l.s = shards[n]
 			l.v = l.s.view.Load()
 		}
 		for i := range part {
@@ -102,11 +110,18 @@ func (l *lookup) deliver(i int, key []byte, fn func(i int, value []byte, ok bool
 			return err
 		}
 	}
-	value, pin, err := l.s.Get(key, l.hash)
+	value, pin, err := l.get(key)
 	if err != nil && err != ErrKeyNotFound {
 		return err
 	}
 	err = fn(i, value, err == nil)
 	runtime.KeepAlive(pin)
 	return err
+}
+
+func (l *lookup) get(key []byte) (value []byte, pin Pin, err error) {
+	if l.f != nil {
+		return l.f.Get(key, l.hash)
+	}
+	return l.s.Get(key, l.hash)
 }

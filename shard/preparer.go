@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 
+	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
 )
 
@@ -191,16 +193,24 @@ func (r *request) make() (*segment, error) {
 	path := r.cfg.segmentPath(r.id)
 	var head [headerUsed]byte
 	h := r.cfg.header(r.id)
+	h.nonce = rand.Uint64()
 	h.encode(head[:])
 	file, err := mmapio.Create(path, headerSize+r.capacity, head[:])
 	if err != nil {
 		return nil, fmt.Errorf("create segment: %w", err)
 	}
-	seg := newSegment(r.id, file.Mapping())
+	crashpoint.At("roll.created")
+	return r.cfg.freshSegment(r.id, file, h), nil
+}
+
+// freshSegment is a segment whose file was just made with header h.
+func (c *Config) freshSegment(id uint64, file *mmapio.File, h segmentHeader) *segment {
+	seg := c.newSegment(id, file.Mapping())
 	seg.file = file
+	seg.nonce, seg.compacted = h.nonce, h.origin == originCompacted
 	seg.end, seg.syncedEnd = headerSize, headerSize
 	seg.mark = mark{end: headerSize, state: stateOpen}
 	seg.disk = seg.size
 	seg.populateTo = min(seg.size, populateAhead)
-	return seg, nil
+	return seg
 }

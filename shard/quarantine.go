@@ -41,9 +41,10 @@ func freeName(path string) string {
 }
 
 // DropOrphan deals with a segment file that the manifest does not list: one whose creation a crash
-// cut short, or whose removal. Without records it is removed; with records it is
-// kept in the quarantine and removed. A file that is not of this store is left alone: both
-// results are then empty.
+// cut short, or whose removal. Without records it is removed, and so is what compaction made or had
+// taken out: the manifest changes from the old segments to the new one at once, so those that it
+// lists have all there is. Any other with records is kept in the quarantine and removed. A file that
+// is not of this store is left alone: both results are then empty.
 func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
 	path := c.segmentPath(id)
 	b, err := os.ReadFile(path)
@@ -52,10 +53,10 @@ func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
 	}
 	used := usedBytes(b)
 	h := c.header(id)
-	if used > 0 && h.check(b, path) != nil {
+	if used > 0 && h.read(b, path) != nil {
 		return "", nil, nil
 	}
-	if used > headerSize {
+	if used > headerSize && !c.superseded(&h, b) {
 		kept, err := c.quarantine(filepath.Base(path), b[:used])
 		if err != nil {
 			return "", nil, err
@@ -69,4 +70,11 @@ func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
 		return "", nil, fmt.Errorf("remove segment: %w", err)
 	}
 	return removed, cut, nil
+}
+
+// superseded reports whether an unlisted segment is one that a compaction made, whose inputs are still
+// listed if it is not, or one of the log that went into a compaction.
+func (c *Config) superseded(h *segmentHeader, b []byte) bool {
+	m := latestMark(b)
+	return h.origin == originCompacted || m.state != stateOpen && m.lastSeq <= c.Listed.Floor
 }

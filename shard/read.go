@@ -20,9 +20,9 @@ type Pin = *view
 // independent reads runs one read's first cache miss under the second of the read before only
 // while all that lies between them fits the processor's reorder window (256 to 512 instructions).
 // What it checks of a record: that it is a put of this key without flags, that it lies inside its
-// segment, and that its end mark is there (record.go says why). Its checksum was verified
-// when it was read from the disk at Open, or was computed by this process. Whatever is not plainly
-// so, getUnlikely looks at with all care.
+// segment, that its end mark is there (record.go says why), and that its page was verified since
+// it came from the disk (pages.go), or its checksum was computed by this process. Whatever is not
+// plainly so, getUnlikely looks at with all care.
 func (s *Shard) Get(key []byte, hash uint64) (value []byte, pin Pin, err error) {
 	v := s.view.Load()
 	if v.table == nil {
@@ -39,14 +39,14 @@ func (s *Shard) Get(key []byte, hash uint64) (value []byte, pin Pin, err error) 
 
 // record returns where the record at loc is mapped, and how many bytes are mapped from there on, at
 // least the 32 that the smallest record has. It returns nil for location 0, which stands for no
-// candidate, and for a segment that the view lacks.
+// candidate, for a segment that the view lacks, and for a page that was not verified yet.
 func (v *view) record(loc hashidx.Location) (p unsafe.Pointer, room uint64) {
 	number, offset := locationNumber(loc), uint64(locationOffset(loc))
 	if number >= uint64(len(v.segments)) {
 		return nil, 0
 	}
 	w := &v.segments[number]
-	if offset+2*recordAlign > w.size || offset == 0 {
+	if offset+2*recordAlign > w.size || offset == 0 || w.verified != nil && !pageVerified(w.verified, offset) {
 		return nil, 0
 	}
 	return unsafe.Add(w.base, offset), w.size - offset
@@ -83,7 +83,7 @@ func plainValue(p unsafe.Pointer, room uint64, key []byte) (value []byte, ok boo
 func (s *Shard) getUnlikely(key []byte, hash uint64) (value []byte, pin Pin, err error) {
 	for {
 		v := s.view.Load()
-		value, stale, err := v.find(key, hash)
+		value, stale, err := v.find(key, hash, 0)
 		switch {
 		case err != nil:
 			return nil, nil, err
@@ -102,6 +102,10 @@ func (s *Shard) checkStale(v *view) error {
 	if s.view.Load() != v {
 		return nil
 	}
+	return s.missingSegment()
+}
+
+func (s *Shard) missingSegment() error {
 	return fmt.Errorf("read shard %d: an index slot points to a segment that is not there: %w", s.cfg.Shard, ErrCorrupt)
 }
 

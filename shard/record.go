@@ -10,8 +10,8 @@ import (
 //
 //	offset width
 //	     0     4  CRC-32C of everything behind it up to the end of the value
-//	     4     1  kind: 1 put, 2 delete
-//	     5     1  flags: bit 0, an expiry is there
+//	     4     1  kind: 1 put, 2 delete, 3 head of a batch's part
+//	     5     1  flags: bit 0, an expiry is there; bit 1, another key with the same hash was there
 //	     6     2  key length less one
 //	     8     4  value length
 //	    12     8  sequence number, counting a shard's writes from 1
@@ -45,12 +45,12 @@ func recordSize(keyLen, valueLen int, expiry int64) int64 {
 
 // encodeRecord writes a record into b, which has recordSize bytes, all zero or left from a write
 // that failed. The checksum is taken from the bytes as they lie in b, so that a caller who
-// changes key or value meanwhile cannot leave a record that does not verify.
-func encodeRecord(b []byte, kind byte, seq uint64, expiry int64, key, value []byte) {
+// changes key or value meanwhile cannot leave a record that does not verify. flags are those but
+// flagExpiry.
+func encodeRecord(b []byte, kind, flags byte, seq uint64, expiry int64, key, value []byte) {
 	body := recordFixed
-	var flags byte
 	if expiry != 0 {
-		flags = flagExpiry
+		flags |= flagExpiry
 		binary.LittleEndian.PutUint64(b[body:], uint64(expiry))
 		body += expirySize
 	}
@@ -75,7 +75,7 @@ func decodeRecord(b []byte, verify bool) (r record, reason string) {
 		return r, "record is cut short"
 	}
 	r.kind, r.flags = b[4], b[5]
-	if r.kind != kindPut && r.kind != kindDelete || r.flags&^flagExpiry != 0 {
+	if r.kind < kindPut || r.kind > kindBatch || r.flags&^(flagExpiry|flagCollides) != 0 {
 		return r, "record has an unknown kind or flag"
 	}
 	keyLen := int(binary.LittleEndian.Uint16(b[6:])) + 1
@@ -109,7 +109,10 @@ func decodeRecord(b []byte, verify bool) (r record, reason string) {
 }
 
 // expired reports whether an expiry has passed.
-func expired(expiry int64) bool { return expiry <= time.Now().UnixNano() }
+func expired(expiry int64) bool { return expiredAt(expiry, time.Now().UnixNano()) }
+
+// expiredAt reports whether a record's expiry (0 for none) has passed at a time in Unix nanoseconds.
+func expiredAt(expiry, now int64) bool { return expiry != 0 && expiry <= now }
 
 // ExpiryAfter is the expiry of a record that lives for ttl from now, in Unix nanoseconds. A time
 // beyond what that can say (the year 2262) is its last.

@@ -1,34 +1,40 @@
 package shard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 
 	"github.com/freyjadb/freyja/hashidx"
+	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
 )
 
-// Recovery rebuilds a shard from its segment files. What is believed, and why:
+// Recovery rebuilds a shard from its segment files, in three steps. Begin reads each shard by itself,
+// Resolve looks at all of them together, Finish ends the logs where they end and opens the shard. What is
+// believed, and why:
 //
 // A sealed segment was synced as a whole before its mark said so. Every record in front of the mark's
-// end must verify; one that does not is damage, and Open fails with ErrCorrupt that says where.
-// Nothing is skipped: the record might be the newest of its key, and leaving it out
-// would bring an overwritten value back.
+// end must verify. Begin does not read them if it can help it (load.go): what the index needs is in the
+// saved index or in the hint files, and the records are verified before they are first handed out
+// (pages.go). One that does not verify is damage: ErrCorrupt that says where. Nothing is skipped: the
+// record might be the newest of its key, and leaving it out would bring an overwritten value back.
 //
-// The other segments hold the end of the log. They are put in order by sequence number: the one whose
-// first record follows the last record known comes next (invariant 3). In each, records are
+// The other segments hold the end of the log (tail.go). They are put in order by sequence number: the one
+// whose first record follows the last record known comes next (invariant 3). In each, records are
 // read up to the first that does not verify or is out of sequence. Where no segment goes on from
 // there, that is the end of the log, for what was written beyond it cannot have been acknowledged:
 //
-//   - If the process died, all that was written is in the files, in full except for the record that
-//     the writer was in the middle of, which was not acknowledged.
+//   - If the process died, all that was written is in the files, in full except for the record or
+//     batch that the writer was in the middle of, which was not acknowledged.
 //   - If the machine died, pages that no sync covered may be missing, in any order. What the
 //     mode promised was covered by a sync, so it lies in front of a mark's end, or in front of
 //     records that do. Cutting at the first gap leaves a prefix of the writes.
+//
+// Resolve then ends a log in front of the first batch of which any shard lacks its part (batch.go).
 //
 // An end in front of the end that a mark gives is not torn but damaged, and so is an end in
 // front of records in a later segment that was synced: ErrCorrupt. So is a segment that is not marked
@@ -36,16 +42,16 @@ import (
 // is first copied to the quarantine folder and synced there, then zeroed and synced, so that no later
 // recovery takes it for records. Recovery that is killed anywhere starts over and comes to the same
 // end: until the zeros are on disk the bytes beyond the end are cut again, and their copies get a name
-// of their own.
+// of their own; and Finish starts in no shard before all have been resolved.
 
 // Report is what Open found in a shard. Package freyja documents the fields.
 type Report struct {
-	Clean    bool
-	Segments int
-	Records  int64
-	Bytes    int64
-	Cuts     []Cut
-	Removed  []string
+	Clean, SavedIndex        bool
+	Segments, Hints, Scanned int
+	Records                  int64
+	Bytes                    int64
+	Cuts                     []Cut
+	Removed                  []string
 }
 
 // Cut is a stretch of bytes that recovery took from the end of a log.
@@ -58,10 +64,12 @@ type Cut struct {
 	Quarantine string // file that keeps the bytes; "" in a read-only store, which leaves them where they are
 }
 
-// recovery is the state of one Open.
-type recovery struct {
-	s          *Shard
-	report     Report
+// Recovery is a shard that is being opened. For one goroutine.
+type Recovery struct {
+	s      *Shard
+	report Report
+	tail   tail
+	// tombstones are deletes that the index holds while the tail is applied.
 	tombstones []tombstone
 }
 
@@ -71,274 +79,149 @@ type tombstone struct {
 	loc  hashidx.Location
 }
 
-// Open recovers the shard from the segments that cfg lists. It costs a read of all of them.
-func Open(cfg Config) (*Shard, Report, error) {
-	r := &recovery{s: &Shard{cfg: cfg, nextID: 1, nextCap: min(cfg.FirstSegmentSize, cfg.SegmentSize)}}
-	if err := r.run(); err != nil {
-		err = fmt.Errorf("recover shard %d: %w", cfg.Shard, faultError(err))
-		return nil, r.report, errors.Join(err, r.s.unmapWriters())
+// Begin reads the segments that cfg lists, as far as it must. On an error nothing is left open.
+func Begin(cfg Config) (*Recovery, error) {
+	s := &Shard{cfg: cfg, nextID: max(1, cfg.Listed.NextID), numbers: &numbers{}}
+	s.closing, s.closeNow = context.WithCancel(context.Background())
+	r := &Recovery{s: s}
+	if err := r.begin(); err != nil {
+		return nil, r.failed(err)
 	}
-	return r.s, r.report, nil
+	return r, nil
 }
 
-func (r *recovery) run() (err error) {
+func (r *Recovery) failed(err error) error {
+	err = fmt.Errorf("recover shard %d: %w", r.s.cfg.Shard, faultError(err))
+	return errors.Join(err, r.Abandon())
+}
+
+// Abandon lets go of a shard that is not to be opened after all.
+func (r *Recovery) Abandon() error {
+	r.s.closeNow()
+	return r.s.unmapWriters()
+}
+
+func (r *Recovery) begin() (err error) {
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	s := r.s
-	if s.index, err = hashidx.New(0); err != nil {
-		return err
-	}
-	s.publish(&view{table: s.index.Table()})
-	var open []*segment
-	for _, id := range s.cfg.Segments {
+	var segs, sealed, open []*segment
+	for _, id := range s.cfg.Listed.Segments {
 		seg, err := s.cfg.openSegment(id)
 		if err != nil {
 			return err
 		}
 		s.nextID = max(s.nextID, id+1)
-		if !seg.sealed() {
+		segs = append(segs, seg)
+		if seg.sealed() {
+			sealed = append(sealed, seg)
+		} else {
 			open = append(open, seg)
-			continue
-		}
-		if err := r.scanSealed(seg); err != nil {
-			return err
 		}
 	}
-	if err := r.scanOpen(open); err != nil {
+	r.report.Segments = len(segs)
+	if r.loadSaved(segs) {
+		return nil
+	}
+	s.seq = s.cfg.Listed.Floor
+	if err := r.loadSealed(sealed); err != nil {
+		return err
+	}
+	return r.readTail(open)
+}
+
+// add makes segs segments that index slots may point into.
+func (r *Recovery) add(segs ...*segment) error {
+	for _, seg := range segs {
+		t, err := r.s.numbers.take()
+		if err != nil {
+			return fmt.Errorf("open segment %q: %w", seg.path, err)
+		}
+		seg.settleIn(t)
+	}
+	r.s.publish(r.s.view.Load().with(segs...))
+	return nil
+}
+
+// Finish opens the shard. On an error nothing is left open.
+func (r *Recovery) Finish() (*Shard, Report, error) {
+	if err := r.finish(); err != nil {
+		return nil, r.report, r.failed(err)
+	}
+	return r.s, r.report, nil
+}
+
+func (r *Recovery) finish() (err error) {
+	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
+	if r.report.SavedIndex {
+		return nil
+	}
+	if err := r.applyTail(); err != nil {
 		return err
 	}
 	r.dropTombstones()
-	s.counts = Counts{}
-	return nil
-}
-
-// add makes seg one that index slots may point into.
-func (r *recovery) add(seg *segment) error {
-	v := r.s.view.Load()
-	seg.number = uint64(len(v.segments))
-	if seg.number >= maxSegments {
-		return fmt.Errorf("open segment %q: the shard has %d already: %w", seg.path, seg.number, ErrFull)
-	}
-	r.report.Segments++
-	r.s.publish(v.with(seg))
-	return nil
-}
-
-// scanSealed reads a sealed segment, in which everything must be in order.
-func (r *recovery) scanSealed(seg *segment) error {
-	if err := r.add(seg); err != nil {
-		return err
-	}
-	r.advise(seg, mmapio.AdviceSequential)
-	b := seg.bytes(seg.mark.end)
-	for seg.end < seg.mark.end {
-		rec, reason := decodeRecord(b[seg.end:], !r.s.cfg.SkipChecksum)
-		if reason != "" {
-			return corrupt(seg.path, seg.end, reason)
-		}
-		if err := r.apply(seg, &rec); err != nil {
-			return err
-		}
-	}
-	if seg.lastSeq != seg.mark.lastSeq {
-		return corrupt(seg.path, seg.end, fmt.Sprintf("segment ends with record %d, its mark says %d", seg.lastSeq, seg.mark.lastSeq))
-	}
-	r.advise(seg, mmapio.AdviceRandom)
-	r.s.seq = max(r.s.seq, seg.lastSeq)
-	r.s.synced.Store(r.s.seq)
-	r.s.sealed = append(r.s.sealed, seg)
-	return nil
-}
-
-func (r *recovery) advise(seg *segment, advice mmapio.Advice) {
-	if err := seg.mapping.Advise(advice); err != nil {
-		r.s.cfg.Logger.Warn("advice for a segment was refused", "segment", seg.path, "error", err)
-	}
-}
-
-// apply enters the record at seg.end into the index, if it is the newest of its key so far, and
-// moves seg.end behind it.
-func (r *recovery) apply(seg *segment, rec *record) error {
-	s := r.s
-	hash := s.cfg.Hash(rec.key)
-	if err := s.reserveSlot(); err != nil {
-		return err
-	}
-	old, err := s.lookup(rec.key, hash)
-	if err != nil {
-		return err
-	}
-	loc := location(seg.number, seg.end)
-	seg.end += rec.size
-	seg.lastSeq = rec.seq
-	r.report.Records++
-	r.report.Bytes += rec.size
-
-	put := rec.kind == kindPut
-	if old.ok && old.record.seq > rec.seq {
-		seg.dead += rec.size
+	r.s.counts = Counts{}
+	if r.s.cfg.ReadOnly {
+		r.leave()
 		return nil
 	}
-	if old.ok && old.record.kind == kindPut {
-		s.live -= old.record.size
-		s.view.Load().segments[locationNumber(old.loc)].seg.dead += old.record.size
-	}
-	if put {
-		s.live += rec.size
-	} else {
-		seg.dead += rec.size
-		r.tombstones = append(r.tombstones, tombstone{hash, loc})
-	}
-	if old.ok {
-		s.index.Update(old.pos, loc)
-	} else {
-		s.index.Insert(hash, loc)
-	}
-	return nil
+	return r.repair()
 }
 
 // dropTombstones takes the deleted keys out of the index, now that no older put can turn up.
-func (r *recovery) dropTombstones() {
-	t := r.s.index.Table()
+func (r *Recovery) dropTombstones() {
 	for _, d := range r.tombstones {
-		for loc, pos := t.First(d.hash); loc != 0; loc, pos = t.Next(d.hash, pos) {
-			if loc == d.loc {
-				r.s.index.Delete(pos)
-				break
-			}
-		}
+		r.s.index.Remove(d.hash, d.loc)
 	}
-}
-
-// scanOpen reads the end of the log, which lies in segments that are not sealed.
-func (r *recovery) scanOpen(open []*segment) error {
-	var last *segment
-	reason := ""
-	for {
-		i := slices.IndexFunc(open, func(seg *segment) bool { return firstSeq(seg) == r.s.seq+1 })
-		if i < 0 {
-			break
-		}
-		if last != nil {
-			r.s.rolled = append(r.s.rolled, last)
-		}
-		last = open[i]
-		open = slices.Delete(open, i, i+1)
-		var err error
-		if reason, err = r.scanTail(last); err != nil {
-			return err
-		}
-	}
-	if last == nil {
-		// No record follows the sealed ones. A segment that never had records can still be the active one.
-		empty := func(seg *segment) bool { return seg.mark.state == stateClosed && seg.mark.end == headerSize }
-		if i := slices.IndexFunc(open, empty); i >= 0 {
-			last = open[i]
-			open = slices.Delete(open, i, i+1)
-			if err := r.add(last); err != nil {
-				return err
-			}
-		}
-	}
-	for _, seg := range open {
-		if seg.mark.end > headerSize {
-			return corrupt(seg.path, headerSize, fmt.Sprintf(
-				"segment was synced, but the records before it end with number %d and do not lead to it", r.s.seq))
-		}
-		if first := firstSeq(seg); first != 0 && first <= r.s.seq {
-			return corrupt(seg.path, headerSize, fmt.Sprintf(
-				"segment begins with record %d, the log is on disk up to record %d, and no mark says that the segment is", first, r.s.seq))
-		}
-	}
-	r.report.Clean = (last == nil || last.mark.state == stateClosed && last.end == last.size) &&
-		len(r.s.rolled) == 0 && len(open) == 0
-	if r.s.cfg.ReadOnly {
-		return r.leave(last, reason, open)
-	}
-	return r.repair(last, reason, open)
-}
-
-// firstSeq is the sequence number of the first record of an open segment, 0 if it has none.
-func firstSeq(seg *segment) uint64 {
-	rec, reason := decodeRecord(seg.bytes(seg.size)[headerSize:], true)
-	if reason != "" {
-		return 0
-	}
-	return rec.seq
-}
-
-// scanTail reads an open segment up to its first record that does not verify, and says why not.
-func (r *recovery) scanTail(seg *segment) (reason string, err error) {
-	if err := r.add(seg); err != nil {
-		return "", err
-	}
-	b := seg.bytes(seg.size)
-	for seg.end < seg.size {
-		rec, why := decodeRecord(b[seg.end:], true)
-		if why == "" && rec.seq != r.s.seq+1 {
-			why = fmt.Sprintf("record has sequence number %d, not %d", rec.seq, r.s.seq+1)
-		}
-		if why != "" {
-			reason = why
-			break
-		}
-		if err := r.apply(seg, &rec); err != nil {
-			return "", err
-		}
-		r.s.seq = rec.seq
-	}
-	if seg.end < seg.mark.end {
-		return "", corrupt(seg.path, seg.end, fmt.Sprintf("%s, and it was on disk up to offset %d", reason, seg.mark.end))
-	}
-	r.s.synced.Store(max(r.s.synced.Load(), seg.mark.lastSeq))
-	return reason, nil
 }
 
 // leave reports what a read-only store finds beyond the end of the log, and touches nothing.
-func (r *recovery) leave(last *segment, reason string, beyond []*segment) error {
-	for _, seg := range append(r.s.rolled, last) {
-		if seg != nil {
-			r.s.sealed = append(r.s.sealed, seg)
+func (r *Recovery) leave() {
+	s, t := r.s, &r.tail
+	for _, seg := range t.chain {
+		s.sealed = append(s.sealed, seg)
+		if n := usedBytes(seg.bytes(seg.size)[seg.end:]); n > 0 {
+			r.cut(seg.path, seg.end, n, t.reason, "")
 		}
 	}
-	r.s.rolled = nil
-	if last != nil {
-		if n := usedBytes(last.bytes(last.size)[last.end:]); n > 0 {
-			r.cut(last.path, last.end, n, reason, "")
-		}
-	}
-	for _, seg := range beyond {
+	for _, seg := range t.beyond {
 		if n := usedBytes(seg.bytes(seg.size)[headerSize:]); n > 0 {
-			r.cut(seg.path, headerSize, n, "records before it are missing", "")
+			r.cut(seg.path, headerSize, n, t.beyondReason(), "")
 		}
 	}
-	return nil
 }
 
 // repair makes the files what the log is: bytes beyond its end are cut, segments beyond it go to
 // the quarantine or, if they are empty, go altogether, segments that were rolled are sealed, and
-// the last one becomes the active one again.
-func (r *recovery) repair(last *segment, reason string, beyond []*segment) error {
-	s := r.s
+// the last one becomes the active one again, or rests until something is written if it was closed.
+func (r *Recovery) repair() error {
+	s, t := r.s, &r.tail
 	// What goes is gone from the last segment first: were a later segment dropped before, a crash in
 	// between would be harmless too, since neither leads anywhere.
-	if last != nil {
-		s.active = last // before it is mapped, so that an Open that fails finds it to unmap
-		if err := r.reopen(last); err != nil {
-			return err
-		}
-		if err := r.cutTail(last, reason); err != nil {
-			return err
-		}
-	}
-	for _, seg := range s.rolled {
-		if err := r.mapForWriting(seg, seg.size); err != nil {
+	if n := len(t.chain); n > 0 {
+		last := t.chain[n-1]
+		s.rolled = t.chain[:n-1]
+		if last.mark.state == stateClosed && last.mark.end == last.end && last.end == last.size {
+			s.resting = last
+		} else if err := r.reopen(last); err != nil {
 			return err
 		}
 	}
-	if err := s.sealRolled(); err != nil {
+	for i, seg := range s.rolled {
+		next, err := s.cfg.mapForWriting(seg, seg.size)
+		if err != nil {
+			return err
+		}
+		s.rolled[i] = next
+		s.publish(s.view.Load().with(next))
+		if err := r.cutTail(next); err != nil {
+			return err
+		}
+	}
+	s.dataSynced.Store(s.synced.Load())
+	if err := s.sealLeft(); err != nil {
 		return err
 	}
-	for _, seg := range beyond {
+	for _, seg := range t.beyond {
 		if err := r.dropBeyond(seg); err != nil {
 			return err
 		}
@@ -346,40 +229,25 @@ func (r *recovery) repair(last *segment, reason string, beyond []*segment) error
 	return nil
 }
 
-// reopen maps the last segment for writing, with room for more records as it had before a clean
-// close trimmed it. If the disk is too full for that it stays as long as it is; the next
-// write that does not fit rolls, and reports the full disk if it still is.
-func (r *recovery) reopen(seg *segment) error {
+// reopen maps the last segment for writing, with room for more records as it had before. If the disk is
+// too full for that it stays as long as it is; the next write that does not fit rolls, and reports the
+// full disk if it still is.
+func (r *Recovery) reopen(seg *segment) error {
 	s := r.s
-	capacity := s.nextCap
-	for capacity <= seg.end-headerSize && capacity < s.cfg.SegmentSize {
-		capacity = min(segmentGrowth*capacity, s.cfg.SegmentSize)
-	}
-	s.nextCap = min(segmentGrowth*capacity, s.cfg.SegmentSize)
-	err := r.mapForWriting(seg, max(seg.size, headerSize+capacity))
+	next, err := s.cfg.mapForWriting(seg, max(seg.size, headerSize+s.nextCap(0)))
 	if err != nil {
 		s.cfg.Logger.Warn("no space could be reserved in the active segment", "segment", seg.path, "error", err)
-		err = r.mapForWriting(seg, seg.size)
+		if next, err = s.cfg.mapForWriting(seg, seg.size); err != nil {
+			return err
+		}
 	}
-	return err
+	s.active = next
+	s.publish(s.view.Load().with(next))
+	return r.cutTail(next)
 }
 
-// mapForWriting replaces a segment's read-only mapping by the pair of mappings that a segment under
-// write has, size bytes long. No reader is there yet.
-func (r *recovery) mapForWriting(seg *segment, size int64) error {
-	file, err := mmapio.OpenFile(seg.path, size)
-	if err != nil {
-		return err
-	}
-	fresh := newSegment(seg.id, file.Mapping())
-	seg.file, seg.mapping, seg.base, seg.size = file, fresh.mapping, fresh.base, fresh.size
-	seg.disk, seg.populateTo = seg.size, seg.size
-	r.s.publish(r.s.view.Load().with(seg))
-	return nil
-}
-
-// cutTail takes what lies behind the end of the log out of the active segment.
-func (r *recovery) cutTail(seg *segment, reason string) error {
+// cutTail takes what lies behind the end of the log out of a segment that is mapped for writing.
+func (r *Recovery) cutTail(seg *segment) error {
 	tail := seg.bytes(seg.size)[seg.end:]
 	n := usedBytes(tail)
 	if n == 0 {
@@ -389,16 +257,18 @@ func (r *recovery) cutTail(seg *segment, reason string) error {
 	if err != nil {
 		return err
 	}
+	crashpoint.At("recovery.kept")
 	clear(seg.file.Bytes()[seg.end : seg.end+n])
 	if err := seg.file.Sync(seg.end, seg.end+n); err != nil {
 		return err
 	}
-	r.cut(seg.path, seg.end, n, reason, kept)
+	crashpoint.At("recovery.cut")
+	r.cut(seg.path, seg.end, n, r.tail.reason, kept)
 	return nil
 }
 
 // dropBeyond takes a whole segment beyond the end of the log out of the store.
-func (r *recovery) dropBeyond(seg *segment) error {
+func (r *Recovery) dropBeyond(seg *segment) error {
 	n := usedBytes(seg.bytes(seg.size)[headerSize:])
 	kept := ""
 	if n > 0 {
@@ -416,18 +286,19 @@ func (r *recovery) dropBeyond(seg *segment) error {
 		r.s.cfg.Logger.Warn("an empty segment was not removed", "segment", seg.path, "error", err)
 		return nil
 	}
+	crashpoint.At("recovery.dropped")
 	if err := os.Remove(seg.path); err != nil {
 		return fmt.Errorf("remove segment: %w", err)
 	}
 	if n > 0 {
-		r.cut(seg.path, headerSize, n, "records before it are missing", kept)
+		r.cut(seg.path, headerSize, n, r.tail.beyondReason(), kept)
 	} else {
 		r.report.Removed = append(r.report.Removed, seg.path)
 	}
 	return nil
 }
 
-func (r *recovery) cut(path string, offset, n int64, reason, kept string) {
+func (r *Recovery) cut(path string, offset, n int64, reason, kept string) {
 	r.report.Cuts = append(r.report.Cuts, Cut{
 		Shard: r.s.cfg.Shard, File: path, Offset: offset, Bytes: n, Reason: reason, Quarantine: kept,
 	})

@@ -3,30 +3,92 @@ package shard
 import (
 	"fmt"
 	"os"
+
+	"github.com/freyjadb/freyja/internal/crashpoint"
+	"github.com/freyjadb/freyja/mmapio"
 )
 
-// roll makes a segment active that has room for a record of size bytes: the one prepared ahead if
-// there is one, a new one otherwise. The old one goes to be sealed in the background. On an
-// error (a full disk, most likely) the old one stays active, so smaller records may still
-// fit, and the next write that needs it tries again. Holds mu.
+// roll makes a segment active that has room for a record of size bytes: the one that was active when
+// the store was closed, if there is one, or the one prepared ahead, or a new one. The old one goes to be
+// sealed in the background. On an error (a full disk, most likely) the old one stays active, so smaller
+// records may still fit, and the next write that needs it tries again. Holds mu.
 func (s *Shard) roll(size int64) error {
-	number := uint64(len(s.view.Load().segments))
-	if number >= maxSegments {
-		return fmt.Errorf("shard %d has %d segments, the most its index can tell apart: %w", s.cfg.Shard, number, ErrFull)
+	if s.active == nil && s.resting != nil {
+		if err := s.resume(); err != nil {
+			return fmt.Errorf("roll shard %d: %w", s.cfg.Shard, err)
+		}
+		if s.active.room() >= size {
+			return nil
+		}
+	}
+	tenancy, err := s.numbers.take()
+	if err != nil {
+		return fmt.Errorf("roll shard %d: %w", s.cfg.Shard, err)
 	}
 	next, err := s.nextSegment(size)
 	if err != nil {
 		return fmt.Errorf("roll shard %d: %w", s.cfg.Shard, err)
 	}
-	next.number = number
+	next.settleIn(tenancy)
 	s.publish(s.view.Load().with(next))
-	if s.active != nil {
-		s.counts.SegmentRolls++
-		s.rolled = append(s.rolled, s.active)
-		s.background.Go(s.sealInBackground)
-	}
+	s.leaveActive()
 	s.active = next
+	s.space.stuck = false
+	s.dropSaved()
+	crashpoint.At("roll.rolled")
 	return nil
+}
+
+// leaveActive hands the active segment over to be sealed. Holds mu.
+func (s *Shard) leaveActive() {
+	if s.active == nil {
+		return
+	}
+	s.counts.SegmentRolls++
+	s.rolled = append(s.rolled, s.active)
+	s.active = nil
+	s.background.Go(s.sealInBackground)
+}
+
+// settleIn gives a segment its number.
+func (seg *segment) settleIn(t *tenancy) { seg.tenancy, seg.number = t, t.number }
+
+// resume makes the resting segment active again, with room for more records as it had before the store
+// was closed. Readers of its former mapping go on in that: both show the same file. If the disk is
+// too full for more room it stays as long as it is, and the write rolls on. Holds mu.
+func (s *Shard) resume() error {
+	old := s.resting
+	next, err := s.cfg.mapForWriting(old, max(old.size, headerSize+s.nextCap(0)))
+	if err != nil {
+		s.cfg.Logger.Warn("no space could be reserved in the last segment", "segment", old.path, "error", err)
+		if next, err = s.cfg.mapForWriting(old, old.size); err != nil {
+			return err
+		}
+	}
+	s.publish(s.view.Load().with(next))
+	s.resting, s.active = nil, next
+	s.dropSaved()
+	crashpoint.At("roll.resumed")
+	return nil
+}
+
+// mapForWriting returns seg with the pair of mappings that a segment under write has, size bytes long,
+// in place of its read-only one. Holds mu, or the shard is not shared yet.
+func (c *Config) mapForWriting(seg *segment, size int64) (*segment, error) {
+	file, err := mmapio.OpenFile(seg.path, size)
+	if err != nil {
+		return nil, err
+	}
+	next := c.newSegment(seg.id, file.Mapping())
+	next.file, next.disk, next.populateTo = file, next.size, next.size
+	next.nonce, next.compacted, next.legacy = seg.nonce, seg.compacted, seg.legacy
+	next.settleIn(seg.tenancy)
+	next.contents, next.hint = seg.contents, seg.hint
+	next.mark, next.syncedEnd = seg.mark, seg.syncedEnd
+	if seg.pages != nil {
+		next.pages = seg.pages.extended(next.size)
+	}
+	return next, nil
 }
 
 // nextSegment returns a segment with room for size bytes. A record too large for any segment gets
@@ -38,19 +100,19 @@ func (s *Shard) nextSegment(size int64) (*segment, error) {
 		s.spare = nil
 		return seg, nil
 	}
-	capacity := s.nextCap
-	if size > capacity {
-		capacity = size
-	}
-	p := <-s.cfg.Preparer.prepare(&s.cfg, s.takeID(), capacity)
-	if p.err != nil {
-		return nil, p.err
-	}
-	if size <= s.cfg.SegmentSize {
-		s.growCap()
-	}
-	return p.seg, nil
+	p := <-s.cfg.Preparer.prepare(&s.cfg, s.takeID(), max(size, s.nextCap(size)))
+	return p.seg, p.err
 }
+
+// nextCap is how many bytes of records the next segment is to hold: a sixteenth of what is live, so
+// that space reserved and not used yet, and what the end of the log holds at a crash, stay small
+// against it, but not below the first segment's and not above the largest. Holds mu.
+func (s *Shard) nextCap(more int64) int64 {
+	want := ((s.live+more)/capFraction + recordAlign - 1) &^ (recordAlign - 1)
+	return min(max(want, s.cfg.FirstSegmentSize), s.cfg.SegmentSize)
+}
+
+const capFraction = 16
 
 // takeID returns the id of a new segment. Names that a file has are passed over: recovery leaves files
 // that are not the store's alone. It costs a system call for each segment. Holds mu.
@@ -64,22 +126,15 @@ func (s *Shard) takeID() uint64 {
 	}
 }
 
-// growCap makes the segment after the next four times as large as the next, up to the largest. Holds mu.
-func (s *Shard) growCap() { s.nextCap = min(segmentGrowth*s.nextCap, s.cfg.SegmentSize) }
-
-// segmentGrowth is how many times larger than the one before a shard's segments are, until they
-// have their full size. 4 rather than 2 because making a segment costs two syncs whatever its size.
-const segmentGrowth = 4
-
 // prepareAhead starts the preparation of the next segment once the active one is more than half
 // full, so that no write waits for the system to reserve and map it. An empty or small
 // store thus has no segment it does not use. Holds mu.
 func (s *Shard) prepareAhead() {
-	if s.spare != nil || s.pending != nil || s.active.end-headerSize <= (s.active.size-headerSize)/2 {
+	if s.spare != nil || s.pending != nil || s.active.end-headerSize <= (s.active.size-headerSize)/2 ||
+		s.space.owed || s.overBoundLocked() {
 		return
 	}
-	s.pending = s.cfg.Preparer.prepare(&s.cfg, s.takeID(), s.nextCap)
-	s.growCap()
+	s.pending = s.cfg.Preparer.prepare(&s.cfg, s.takeID(), s.nextCap(0))
 }
 
 // populateNext has the pages in front of the active segment's end populated, when the writer has

@@ -11,49 +11,88 @@ import (
 	"github.com/freyjadb/freyja/mmapio"
 )
 
-// segment is one file of the log. Exactly one segment of a shard is active: the writer appends to
-// it. Before that it was prepared, and once the writer rolls on it is sealed in the background:
-// synced, trimmed to its records, and never written again.
+// segment is one file of the log, or what compaction made of several. Exactly one segment of a shard
+// is active: the writer appends to it. Before that it was prepared, and once the writer rolls on it is
+// sealed in the background: synced, trimmed to its records, and never written again.
 type segment struct {
 	// Set before the segment is published in a view, and immutable from then on.
-	id      uint64
-	path    string
-	mapping *mmapio.Mapping // what readers read; unmapped when nothing refers to it any more
-	base    unsafe.Pointer  // first byte of mapping
-	size    int64           // bytes mapped, header page included
-	number  uint64          // number in locations; set when the segment is published
+	id        uint64
+	path      string
+	mapping   *mmapio.Mapping // what readers read; unmapped when nothing refers to it any more
+	base      unsafe.Pointer  // first byte of mapping
+	size      int64           // bytes mapped, header page included
+	nonce     uint64          // from the header
+	compacted bool            // origin: compaction
+	legacy    bool            // of a format version whose records have no flagCollides
+	number    uint64          // number in locations; set when the segment is published
+	tenancy   *tenancy        // what holds the number
+	pages     *pages          // which pages were verified since they came from the disk; nil: all
+	cfg       *Config         // of the shard
 
 	// Guarded by Shard.mu.
-	end     int64  // offset at which the next record goes; only the active segment's changes
-	lastSeq uint64 // of the last record
-	dead    int64  // bytes of records that no index slot points to
-	disk    int64  // length of the file
+	contents
+	disk    int64 // length of the file
+	hint    int64 // length of its hint file
+	damaged bool  // compaction met damage: it stays as it is
+	// blockers are ids of segments without which its tombstones could go; nil if that is not known.
+	blockers map[uint64]bool
 	// populateTo is how far pages were asked to be populated; past the end of the mapping in a segment
 	// that is not new, whose pages are there or come as they are met.
 	populateTo int64
 
-	// Guarded by Shard.syncMu once the segment is published.
+	// Guarded by Shard.dataMu once the segment is published.
 	file      *mmapio.File // the writer's mapping; nil in a sealed segment. Stores go through it under Shard.mu.
 	syncedEnd int64        // records before it are on disk
-	mark      mark         // the last one written
+	mark      mark         // the last one written; Shard.syncMu too
 
 	// populating is held while the preparer faults in pages ahead of the writer. Whoever unmaps
 	// file waits for it.
 	populating sync.WaitGroup
 }
 
+// contents are the accounts of a segment's records.
+type contents struct {
+	end            int64  // offset at which the next record goes; only the active segment's changes
+	lastSeq        uint64 // of the last record
+	minSeq, maxSeq uint64 // lowest and highest of all records, 0 if there are none
+	records        int64
+	live           int64        // bytes of records that index slots point to
+	tombs          int64        // bytes of deletes
+	expiry         expirySketch // when its records expire; made when it is sealed
+}
+
+// total is the bytes of all records.
+func (c *contents) total() int64 { return c.end - headerSize }
+
+// dead is the bytes of records that no index slot points to.
+func (c *contents) dead() int64 { return c.total() - c.live }
+
+// count enters a record that goes to the end.
+func (c *contents) count(kind byte, seq uint64, size int64) {
+	c.end += size
+	c.lastSeq = seq
+	c.records++
+	if c.minSeq == 0 || seq < c.minSeq {
+		c.minSeq = seq
+	}
+	c.maxSeq = max(c.maxSeq, seq)
+	if kind == kindDelete {
+		c.tombs += size
+	}
+}
+
 // header is what the segment's header page must say in a given shard.
 func (c *Config) header(id uint64) segmentHeader {
-	return segmentHeader{storeID: c.StoreID, shard: uint32(c.Shard), shards: uint32(c.Shards), id: id}
+	return segmentHeader{version: FormatVersion, storeID: c.StoreID, shard: uint32(c.Shard), shards: uint32(c.Shards), id: id}
 }
 
 func (c *Config) segmentPath(id uint64) string {
 	return filepath.Join(c.Dir, SegmentName(c.Shard, id))
 }
 
-func newSegment(id uint64, m *mmapio.Mapping) *segment {
+func (c *Config) newSegment(id uint64, m *mmapio.Mapping) *segment {
 	b := m.Bytes()
-	return &segment{id: id, path: m.Path(), mapping: m, base: unsafe.Pointer(unsafe.SliceData(b)), size: int64(len(b))}
+	return &segment{cfg: c, id: id, path: m.Path(), mapping: m, base: unsafe.Pointer(unsafe.SliceData(b)), size: int64(len(b))}
 }
 
 // openSegment maps a segment that the manifest lists and reads its header and mark. Its records
@@ -80,12 +119,13 @@ func (c *Config) openSegment(id uint64) (*segment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open segment: %w", err)
 	}
-	seg := newSegment(id, m)
+	seg := c.newSegment(id, m)
 	seg.disk = seg.size
 	h := c.header(id)
-	if err := h.check(m.Bytes(), path); err != nil {
+	if err := h.read(m.Bytes(), path); err != nil {
 		return nil, err
 	}
+	seg.nonce, seg.compacted, seg.legacy = h.nonce, h.origin == originCompacted, h.version < 2
 	seg.mark = latestMark(m.Bytes())
 	if seg.mark.end > seg.size {
 		return nil, corrupt(path, seg.size, fmt.Sprintf("file ends before offset %d, up to which it was on disk", seg.mark.end))
@@ -105,14 +145,25 @@ func (seg *segment) room() int64 {
 	return seg.size - seg.end
 }
 
-// sync puts the segment's records before end on disk, and then says so in its mark. The mark
-// itself reaches the disk with the next sync that covers it or when the kernel writes it: a mark
-// may be late but never early. Holds Shard.syncMu.
-func (seg *segment) sync(end int64, lastSeq uint64, state uint64) error {
+// syncData puts the segment's records before end on disk. Holds Shard.dataMu.
+func (seg *segment) syncData(end int64) error {
+	if end <= seg.syncedEnd {
+		return nil
+	}
+	if seg.file == nil {
+		return fmt.Errorf("sync segment %q: %w", seg.path, ErrClosed)
+	}
 	if err := seg.file.Sync(seg.syncedEnd, end); err != nil {
 		return err
 	}
 	seg.syncedEnd = end
+	return nil
+}
+
+// promise says in the segment's mark that everything before end is on disk, which it is. The mark
+// itself reaches the disk with the next sync that covers it or when the kernel writes it: a mark
+// may be late but never early. Holds Shard.syncMu and dataMu.
+func (seg *segment) promise(end int64, lastSeq uint64, state uint64) error {
 	next := mark{generation: seg.mark.generation + 1, end: end, lastSeq: lastSeq, state: state}
 	if err := storeGuarded(func() { next.encode(seg.file.Bytes()) }); err != nil {
 		return err
@@ -121,11 +172,11 @@ func (seg *segment) sync(end int64, lastSeq uint64, state uint64) error {
 	return nil
 }
 
-// seal ends the writing of a segment: its records are synced, the mark that says so is synced after
-// them, and the space reserved for more is given back. Holds Shard.syncMu, and no one appends
+// seal ends the writing of a segment whose records are on disk: the mark that says so is synced, and
+// the space reserved for more is given back. Holds Shard.syncMu and dataMu, and no one appends
 // any more.
 func (seg *segment) seal(end int64, lastSeq uint64, state uint64) error {
-	if err := seg.sync(end, lastSeq, state); err != nil {
+	if err := seg.promise(end, lastSeq, state); err != nil {
 		return err
 	}
 	seg.populating.Wait()

@@ -17,9 +17,13 @@
 //  3. The sequence numbers of a shard's log rise by one from record to record, across segments in
 //     the order in which they were active. Recovery takes the record with the highest one of a key.
 //  4. A mark in a segment promises only what a completed sync has put on disk.
-//  5. A segment is listed in the manifest, on disk, before its first record is written.
+//  5. A segment is listed in the manifest, on disk, before its first record is written, and a
+//     compacted one when all it has is on disk.
 //  6. Segments are synced in the order in which they were active, so that what the syncs of a shard
 //     have covered is a prefix of its log.
+//  7. What compaction leaves out is superseded by a record that is on disk, or is a delete of a key of
+//     which no older record is in any other file (compaction.go).
+//  8. A mark promises nothing from the part of a batch on before all its parts are on disk (batch.go).
 //
 // # Reading (view.go, read.go, multi.go)
 //
@@ -40,16 +44,32 @@
 // # Syncing (sync.go)
 //
 // Syncs hold Shard.syncMu, never while waiting for I/O Shard.mu: writers go on while a sync is under
-// way. Lock order: syncMu before mu. A sync that fails makes the whole store read-only: what
+// way. Lock order: compactMu before syncMu before dataMu before mu; the mu of several shards by
+// rising number, and dataMu of another shard while syncMu is held. A sync that fails makes the whole store read-only: what
 // the kernel did with the pages it could not write is unknown, and trying again could report
 // success for data that is gone.
 //
-// # Recovery (recovery.go)
+// # Batches (batch.go), snapshots (snapshot.go), scans (scan.go)
 //
-// See there for what is scanned and what is believed.
+// A batch holds the writer mutexes of all shards it writes to, a snapshot those of all shards while
+// it freezes their indexes. A snapshot is a view with a frozen table; what it refers to stays mapped.
+//
+// # Compaction (compaction.go, victims.go, space.go)
+//
+// Copies what is live in some sealed segments into a new one, moves the slots, and removes the old
+// ones, beside readers and writers. Writers wait for it where disk space would pass its bound.
+//
+// # Recovery (recovery.go, tail.go, load.go, saved.go, hint.go)
+//
+// See there for what is read and what is believed.
+//
+// # Verification (pages.go, verify.go, repair.go)
+//
+// What was not read at Open is verified before it is first handed out, page by page.
 package shard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,6 +79,7 @@ import (
 	"unsafe"
 
 	"github.com/freyjadb/freyja/hashidx"
+	"github.com/freyjadb/freyja/internal/crashpoint"
 )
 
 // Config is what a shard must know of its store. All fields are required unless they say otherwise.
@@ -72,12 +93,32 @@ type Config struct {
 	ReadOnly         bool  // change no file and refuse writes
 	SkipChecksum     bool  // do not verify the checksums of sealed segments when they are scanned
 
-	Segments []uint64                 // ids of the segments that the manifest lists
-	Drop     func(ids []uint64) error // takes segments out of the manifest; on disk when it returns
-	Hash     func(key []byte) uint64  // the same for every shard of a store, whenever it is opened
-	Health   *Health                  // shared by the shards of a store
-	Preparer *Preparer                // shared by the shards of a store
-	Logger   *slog.Logger             // receives what goes wrong in the background
+	Listed Listed                   // what the manifest says of the shard
+	Drop   func(ids []uint64) error // takes segments out of the manifest; on disk when it returns
+	// Replace takes segments out of the manifest and puts others in, and raises the floor to at least
+	// the given one, at once; on disk when it returns. An error that wraps mmapio.ErrReplaced says that
+	// it may be on disk.
+	Replace  func(gone, come []uint64, floor uint64) error
+	Hash     func(key []byte) uint64 // the same for every shard of a store, whenever it is opened
+	Health   *Health                 // shared by the shards of a store
+	Preparer *Preparer               // shared by the shards of a store
+	Logger   *slog.Logger            // receives what goes wrong in the background
+
+	// AutoCompact says that WakeCompaction leads to calls of CompactOnce, and so that it makes sense to
+	// wait for them. DeadRatio is how much of a shard may be dead, 0 to 1.
+	AutoCompact    bool
+	DeadRatio      float64
+	WakeCompaction func() // asks for CompactOnce where there is something to do; never blocks
+	Pace           *Pace  // shared by the shards of a store
+}
+
+// Listed is what the manifest says of a shard.
+type Listed struct {
+	Segments []uint64 // ids, rising
+	// Floor: every record of the log up to this sequence number is in a listed segment, or was left out
+	// by compaction. A segment of the log that is not listed and ends at or below it was compacted away.
+	Floor  uint64
+	NextID uint64 // no segment from here on was ever listed
 }
 
 // Health is what ends writing to a store: the first sync that failed. Any goroutine may use it.
@@ -103,20 +144,32 @@ type Shard struct {
 	closed bool       // guarded by mu
 
 	// The writer's state, guarded by mu.
-	index   *hashidx.Index
-	active  *segment   // takes the next record; nil until the first is written, and in a read-only shard
-	rolled  []*segment // were active, are not sealed yet; oldest first
-	sealed  []*segment
-	spare   *segment        // prepared and not used yet
-	pending <-chan prepared // a preparation under way delivers here; nil if none is
-	seq     uint64          // of the last record
-	nextID  uint64          // of the next segment's file
-	nextCap int64           // bytes of records the next segment is to hold
-	live    int64           // bytes of records that index slots point to
-	counts  Counts
+	index     *hashidx.Index
+	active    *segment   // takes the next record; nil until the first is written, and in a read-only shard
+	resting   *segment   // was active when the store was closed; becomes so again with the next write
+	rolled    []*segment // were active, are not sealed yet; oldest first
+	sealed    []*segment
+	spare     *segment        // prepared and not used yet
+	pending   <-chan prepared // a preparation under way delivers here; nil if none is
+	seq       uint64          // of the last record
+	nextID    uint64          // of the next segment's file
+	live      int64           // bytes of records that index slots point to
+	counts    Counts
+	unsettled []*batch // with a part that no sync has covered; oldest first
+	space     space    // what keeps the disk space in bounds
+	savedSize int64    // bytes of the saved index, 0 once it is out of date and gone
 
-	syncMu sync.Mutex    // held by the one sync under way; before mu
-	synced atomic.Uint64 // sequence number up to which the log is on disk; stored under syncMu
+	numbers  *numbers     // of the segments
+	detached atomic.Int64 // bytes of segment files removed and still mapped
+
+	compactMu sync.Mutex         // held by the one compaction under way; before syncMu
+	closing   context.Context    // done when Close wants the compaction to end
+	closeNow  context.CancelFunc // ends closing
+
+	syncMu     sync.Mutex    // held by the one sync under way; before dataMu
+	synced     atomic.Uint64 // sequence number up to which the log is on disk and promised; stored under syncMu
+	dataMu     sync.Mutex    // held while data goes to disk; before mu
+	dataSynced atomic.Uint64 // sequence number up to which data is on disk; stored under dataMu
 
 	background sync.WaitGroup // sealing goroutines
 
@@ -130,14 +183,15 @@ var _ [unsafe.Offsetof(Shard{}.mu) - 128]struct{}
 
 // Counts are what a shard has counted since Open. Package freyja documents the fields.
 type Counts struct {
-	Writes, IndexSwaps, SegmentRolls, Syncs, WriterBlocks int64
-	WriterBlockedTime                                     time.Duration
+	Writes, IndexSwaps, SegmentRolls, Syncs, WriterBlocks   int64
+	Compactions, CompactedBytes, ReclaimedBytes, SpaceWaits int64
+	WriterBlockedTime, SpaceWaitedTime                      time.Duration
 }
 
 // Usage is what a shard holds. Package freyja documents the fields.
 type Usage struct {
-	Keys, LiveBytes, DeadBytes, DiskBytes, IndexBytes int64
-	Segments                                          int
+	Keys, LiveBytes, DeadBytes, ExpiredBytes, DiskBytes, IndexBytes, DetachedBytes int64
+	Segments                                                                       int
 }
 
 // lock takes the writer mutex and counts having had to wait for it.
@@ -181,20 +235,22 @@ func (s *Shard) Usage() Usage {
 	if s.closed {
 		return Usage{}
 	}
-	u := Usage{Keys: int64(s.index.Len()), LiveBytes: s.live, IndexBytes: s.index.Bytes()}
+	u := Usage{Keys: int64(s.index.Len()), LiveBytes: s.live, IndexBytes: s.index.Bytes(), DetachedBytes: s.detached.Load()}
+	now := time.Now().UnixNano()
 	for _, seg := range s.segmentsLocked() {
 		u.Segments++
-		u.DiskBytes += seg.disk
-		u.DeadBytes += seg.dead
+		u.DeadBytes += seg.dead()
+		u.ExpiredBytes += seg.expiredLive(now)
 	}
+	u.DiskBytes = s.diskLocked()
 	return u
 }
 
 // segmentsLocked lists every segment the shard has, in no order.
 func (s *Shard) segmentsLocked() []*segment {
-	list := make([]*segment, 0, len(s.sealed)+len(s.rolled)+2)
+	list := make([]*segment, 0, len(s.sealed)+len(s.rolled)+3)
 	list = append(append(list, s.sealed...), s.rolled...)
-	for _, seg := range []*segment{s.active, s.spare} {
+	for _, seg := range []*segment{s.active, s.resting, s.spare} {
 		if seg != nil {
 			list = append(list, seg)
 		}
@@ -202,10 +258,13 @@ func (s *Shard) segmentsLocked() []*segment {
 	return list
 }
 
-// Close ends the shard: reads and writes that have begun complete, later ones return ErrClosed.
-// All records are on disk when it returns nil. The mappings go once the last reader is
-// done. Closing again does nothing.
+// Close ends the shard: reads and writes that have begun complete, later ones return ErrClosed. A
+// compaction under way ends. All records are on disk when it returns nil. The mappings go once the
+// last reader is done. Closing again does nothing.
 func (s *Shard) Close() error {
+	s.closeNow()
+	s.compactMu.Lock()
+	defer s.compactMu.Unlock()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -213,18 +272,21 @@ func (s *Shard) Close() error {
 	}
 	s.closed = true
 	s.publish(&view{err: ErrClosed})
+	s.endWaitingLocked()
 	s.mu.Unlock()
 
 	s.background.Wait()
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
 	err := s.closeFiles()
+	s.mu.Lock() // as others may look: they find the shard closed before they look at these
+	defer s.mu.Unlock()
 	s.index = nil
 	return err
 }
 
 // closeFiles leaves the files as a clean stop does: every segment synced, the active one marked as
-// closed and trimmed to its records, prepared ones removed. After a failed sync
+// closed and trimmed to its records, prepared ones removed, the index saved. After a failed sync
 // nothing is written any more. Holds syncMu; closed is set, so no writer runs.
 func (s *Shard) closeFiles() error {
 	s.collectPrepared()
@@ -238,17 +300,14 @@ func (s *Shard) closeFiles() error {
 	if s.spare != nil {
 		errs = append(errs, s.dropSpare())
 	}
-	err := s.sealRolled()
-	if err == nil && s.active != nil {
-		err = s.active.seal(s.active.end, s.active.lastSeq, stateClosed)
-	}
-	if err == nil {
-		s.synced.Store(s.seq)
-	}
-	if err != nil {
+	if err := s.syncLog(stateClosed); err != nil {
 		err = fmt.Errorf("close shard %d: %w", s.cfg.Shard, faultError(err))
 		s.cfg.Health.Fail(err)
 		errs = append(errs, err)
+	}
+	crashpoint.At("close.closed")
+	if errors.Join(errs...) == nil {
+		s.saveIndex()
 	}
 	return errors.Join(append(errs, s.unmapWriters())...)
 }
@@ -266,8 +325,11 @@ func (s *Shard) dropSpare() error {
 	return spare.file.Discard()
 }
 
-// unmapWriters lets go of every writer's mapping and leaves the files as they are.
+// unmapWriters lets go of every writer's mapping and leaves the files as they are. Shards of the same
+// store may still ask for data of this one: they find it synced, or the store failed.
 func (s *Shard) unmapWriters() error {
+	s.dataMu.Lock()
+	defer s.dataMu.Unlock()
 	var errs []error
 	for _, seg := range s.segmentsLocked() {
 		if seg.file != nil {

@@ -2,9 +2,19 @@ package shard
 
 import (
 	"fmt"
+	"slices"
 
+	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
 )
+
+// A sync has three steps: the data of the log goes to disk, then that of the other parts of every batch
+// in it, and only then the marks promise what is there. The order of the last two is what makes a batch
+// whole or absent after a power failure: as long as a part of it may be missing in some shard, no
+// shard has promised its own part or anything behind it, and recovery may cut there (tail.go).
+//
+// The first step has a mutex of its own, dataMu, so that shards can ask each other for it: its holder
+// waits for nothing but the disk and, for a moment, mu.
 
 // Sync puts every record that was appended before the call on disk.
 func (s *Shard) Sync() error {
@@ -29,53 +39,189 @@ func (s *Shard) WaitSynced(seq uint64) error {
 	if s.synced.Load() >= seq {
 		return nil
 	}
-	return s.syncLog()
-}
-
-// syncLog puts the log as it is now on disk: the segments rolled but not sealed, oldest first, then
-// the active one. Holds syncMu.
-func (s *Shard) syncLog() error {
 	if err := s.cfg.Health.Err(); err != nil {
 		return err
 	}
-	seg, end, lastSeq, err := s.sealUpToActive()
-	switch {
-	case err != nil:
+	if err := s.syncLog(stateOpen); err != nil {
 		return s.syncFailed(err)
-	case seg == nil:
-		return nil
-	case seg.file == nil: // Close was here, and has synced what it could
-		return ErrClosed
 	}
-	if end > seg.syncedEnd {
-		if err := seg.sync(end, lastSeq, stateOpen); err != nil {
-			return s.syncFailed(err)
+	return nil
+}
+
+// reach is how far a segment of the log had come at some moment.
+type reach struct {
+	seg     *segment
+	end     int64
+	lastSeq uint64
+	active  bool // the writer was at it; otherwise end is final
+}
+
+// logEnd lists the segments that may have unsynced records, oldest first and the active one last, as
+// they are under one hold of mu.
+func (s *Shard) logEnd() []reach {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []reach
+	for _, seg := range s.rolled {
+		list = append(list, reach{seg, seg.end, seg.lastSeq, false})
+	}
+	if s.active != nil {
+		list = append(list, reach{s.active, s.active.end, s.active.lastSeq, true})
+	}
+	return list
+}
+
+// syncLog puts the log as it is now on disk: the segments rolled but not sealed, which it seals, then
+// the active one, which is marked with activeState: stateClosed also trims and closes it. Holds syncMu.
+func (s *Shard) syncLog(activeState uint64) error {
+	list, err := s.syncData(s.logEnd)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	last := list[len(list)-1].lastSeq
+	if err := s.settle(last); err != nil {
+		return err
+	}
+	for _, r := range list {
+		err := error(nil)
+		switch {
+		case !r.active:
+			err = s.sealRolled(r)
+		case activeState == stateClosed:
+			err = s.sealLocked(r, stateClosed)
+		case r.end > r.seg.mark.end:
+			err = s.promise(r)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	s.synced.Store(max(s.synced.Load(), lastSeq))
+	s.synced.Store(max(s.synced.Load(), last))
 	s.mu.Lock()
 	s.counts.Syncs++
 	s.mu.Unlock()
 	return nil
 }
 
-// sealUpToActive seals what was rolled, until it finds under one hold of mu that nothing is left to
-// seal and where the active segment ends. Holds syncMu.
-func (s *Shard) sealUpToActive() (seg *segment, end int64, lastSeq uint64, err error) {
-	for {
-		if err := s.sealRolled(); err != nil {
-			return nil, 0, 0, err
+// syncData is the first step, for what list returns.
+func (s *Shard) syncData(list func() []reach) ([]reach, error) {
+	s.dataMu.Lock()
+	defer s.dataMu.Unlock()
+	reached := list()
+	for _, r := range reached {
+		if err := r.seg.syncData(r.end); err != nil {
+			return nil, err
 		}
-		s.mu.Lock()
-		if len(s.rolled) == 0 {
-			defer s.mu.Unlock()
-			if s.active == nil {
-				return nil, 0, 0, nil
-			}
-			return s.active, s.active.end, s.active.lastSeq, nil
-		}
-		s.mu.Unlock()
 	}
+	if n := len(reached); n > 0 {
+		s.dataSynced.Store(max(s.dataSynced.Load(), reached[n-1].lastSeq))
+	}
+	crashpoint.At("sync.data")
+	return reached, nil
+}
+
+// ensureData puts the data of the log up to seq on disk, on behalf of another shard's batch.
+func (s *Shard) ensureData(seq uint64) error {
+	if s.dataSynced.Load() >= seq {
+		return nil
+	}
+	if err := s.cfg.Health.Err(); err != nil {
+		return err
+	}
+	_, err := s.syncData(s.logEnd)
+	if err == nil && s.dataSynced.Load() < seq {
+		err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, ErrClosed)
+	}
+	return err
+}
+
+// settle is the second step: of every batch with a part in the log up to seq, all parts are on disk
+// when it returns. Holds syncMu.
+func (s *Shard) settle(seq uint64) error {
+	s.mu.Lock()
+	n := 0
+	for n < len(s.unsettled) && s.unsettled[n].own(s) <= seq {
+		n++
+	}
+	batches := s.unsettled[:n:n]
+	s.mu.Unlock()
+	for _, b := range batches {
+		for _, p := range b.parts {
+			if p.shard == s {
+				continue
+			}
+			if err := p.shard.ensureData(p.lastSeq); err != nil {
+				return err
+			}
+		}
+	}
+	s.mu.Lock()
+	s.unsettled = s.unsettled[n:]
+	s.mu.Unlock()
+	if n > 0 {
+		crashpoint.At("sync.settled")
+	}
+	return nil
+}
+
+// promise is the third step for the active segment. Holds syncMu.
+func (s *Shard) promise(r reach) error {
+	s.dataMu.Lock()
+	defer s.dataMu.Unlock()
+	return r.seg.promise(r.end, r.lastSeq, stateOpen)
+}
+
+// sealLocked is the third step for a segment that takes no more records now. Holds syncMu.
+func (s *Shard) sealLocked(r reach, state uint64) error {
+	s.dataMu.Lock()
+	defer s.dataMu.Unlock()
+	return r.seg.seal(r.end, r.lastSeq, state)
+}
+
+// sealRolled seals a segment that the writer has left, and moves it to those that are. Holds syncMu.
+func (s *Shard) sealRolled(r reach) error {
+	seg := r.seg
+	h, err := s.hintForSeal(seg, r)
+	if err != nil {
+		return err
+	}
+	if err := s.sealLocked(r, stateSealed); err != nil {
+		return err
+	}
+	crashpoint.At("seal.sealed")
+	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil {
+		s.cfg.Logger.Warn("advice for a sealed segment was refused", "segment", seg.path, "error", err)
+	}
+	hintSize := s.tryWriteHint(seg, h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seg.disk, seg.hint, seg.expiry = r.end, hintSize, h.expiry
+	s.rolled = append([]*segment(nil), s.rolled[1:]...)
+	s.sealed = append(s.sealed, seg)
+	s.wakeCompactionLocked()
+	return nil
+}
+
+// hintForSeal reads a segment that the writer has left.
+func (s *Shard) hintForSeal(seg *segment, r reach) (h *hint, err error) {
+	err = guarded(func() error {
+		h, err = s.cfg.hintOf(seg, r.end, false)
+		return err
+	})
+	return h, err
+}
+
+// tryWriteHint writes a hint file. Without one the store is as good, and opens slower.
+func (s *Shard) tryWriteHint(seg *segment, h *hint) int64 {
+	size, err := s.cfg.writeHint(seg, h)
+	if err != nil {
+		s.cfg.Logger.Warn("hint file was not written", "segment", seg.path, "error", err)
+	}
+	crashpoint.At("seal.hinted")
+	return size
 }
 
 // syncFailed turns the whole store read-only. Holds syncMu.
@@ -85,40 +231,36 @@ func (s *Shard) syncFailed(err error) error {
 	return err
 }
 
-// sealRolled seals the segments that the writer has left, oldest first. Holds syncMu.
-func (s *Shard) sealRolled() error {
-	for {
-		s.mu.Lock()
-		if len(s.rolled) == 0 {
-			s.mu.Unlock()
-			return nil
-		}
-		seg := s.rolled[0]
-		end, lastSeq := seg.end, seg.lastSeq // no longer change
-		s.mu.Unlock()
-		if err := seg.seal(end, lastSeq, stateSealed); err != nil {
-			return err
-		}
-		s.synced.Store(max(s.synced.Load(), lastSeq))
-		if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil {
-			s.cfg.Logger.Warn("advice for a sealed segment was refused", "segment", seg.path, "error", err)
-		}
-		s.mu.Lock()
-		seg.disk = end
-		s.rolled = append([]*segment(nil), s.rolled[1:]...)
-		s.sealed = append(s.sealed, seg)
-		s.mu.Unlock()
-	}
-}
-
-// sealInBackground runs after a roll, so that sealing costs no writer anything.
+// sealInBackground runs after a roll, so that sealing costs no writer anything: it syncs the log up to
+// where the writer left the last segment, and seals.
 func (s *Shard) sealInBackground() {
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
 	if s.cfg.Health.Err() != nil {
 		return
 	}
-	if err := s.sealRolled(); err != nil {
+	if err := s.sealLeft(); err != nil {
 		s.cfg.Logger.Error("store turns read-only", "error", s.syncFailed(err))
 	}
+}
+
+// sealLeft seals the segments that the writer has left. Holds syncMu.
+func (s *Shard) sealLeft() error {
+	list, err := s.syncData(func() []reach {
+		return slices.DeleteFunc(s.logEnd(), func(r reach) bool { return r.active })
+	})
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	last := list[len(list)-1].lastSeq
+	if err := s.settle(last); err != nil {
+		return err
+	}
+	for _, r := range list {
+		if err := s.sealRolled(r); err != nil {
+			return err
+		}
+	}
+	s.synced.Store(max(s.synced.Load(), last))
+	return nil
 }

@@ -1,17 +1,22 @@
 package shard
 
 import (
+	"slices"
 	"unsafe"
 
 	"github.com/freyjadb/freyja/hashidx"
 )
 
 // view is what a reader works on: an index table and the segments its slots point into. A view is
-// never changed. It is replaced when the table is (growth, purge) and when a segment comes or goes.
+// never changed. It is replaced when the table is (growth, purge, snapshot) and when segments come or go.
 //
 // Publish before use: the writer publishes a view that has a new segment before any slot points into
 // it, and a view that has a new table before it changes a slot of that table. So a reader that
-// meets a segment its view lacks holds a stale view, and loading the view again must help.
+// meets a segment its view lacks holds a stale view, and loading the view again must help. A segment
+// goes from the view only when no slot of the live table points into it any more, so a reader that
+// loads a view without it meets no such slot. Numbers of segments are given out again, but not while
+// a view with the former tenant is reachable (numbers.go): a reader's own view is one, so a location
+// it reads means in that view the segment it was written for, or a free entry.
 //
 // What a view refers to stays mapped: the table's memory and each segment's mapping are given back
 // by cleanups that run once they are unreachable, and a reader keeps its view reachable until it
@@ -24,12 +29,15 @@ type view struct {
 }
 
 // window is a segment as readers see it, laid out flat so that reaching a record takes one load
-// beyond the slot's.
+// beyond the slot's. 32 bytes, so that a shift finds it.
 type window struct {
-	base unsafe.Pointer
-	size uint64 // bytes mapped
-	seg  *segment
+	base     unsafe.Pointer
+	size     uint64         // bytes mapped
+	verified unsafe.Pointer // a bit a page (pages.go); nil: everything is
+	seg      *segment
 }
+
+var _ [32 - unsafe.Sizeof(window{})]struct{}
 
 // location packs where a record lies: segment number and offset in units of recordAlign.
 func location(number uint64, offset int64) hashidx.Location {
@@ -46,7 +54,9 @@ func locationOffset(loc hashidx.Location) int64 {
 // common case: the first candidate is the key's, without an expiry. A stale reports that v lacks a
 // segment that a slot points into. Otherwise err is nil, ErrKeyNotFound, what closed the shard, or
 // ErrCorrupt for a record that is not what was written.
-func (v *view) find(key []byte, hash uint64) (value []byte, stale bool, err error) {
+//
+// now is the time against which expiries count, in Unix nanoseconds, 0 for that of the call.
+func (v *view) find(key []byte, hash uint64, now int64) (value []byte, stale bool, err error) {
 	if v.table == nil {
 		return nil, false, v.err
 	}
@@ -58,7 +68,7 @@ func (v *view) find(key []byte, hash uint64) (value []byte, stale bool, err erro
 		if uint64(locationOffset(loc)) >= v.segments[number].size {
 			return nil, false, v.damaged(loc, "record lies outside its segment")
 		}
-		if value, found, err := v.examine(loc, key); found || err != nil {
+		if value, found, err := v.examine(loc, key, now); found || err != nil {
 			return value, false, err
 		}
 	}
@@ -68,9 +78,13 @@ func (v *view) find(key []byte, hash uint64) (value []byte, stale bool, err erro
 // examine decides whether the record at loc is the key's. To tell another key's record from a damaged
 // one takes the checksum: a record whose key was zeroed by a cut would otherwise pass for another key's,
 // and the read for a miss.
-func (v *view) examine(loc hashidx.Location, key []byte) (value []byte, found bool, err error) {
+func (v *view) examine(loc hashidx.Location, key []byte, now int64) (value []byte, found bool, err error) {
 	w := &v.segments[locationNumber(loc)]
-	r, reason := decodeRecord(unsafe.Slice((*byte)(w.base), w.size)[locationOffset(loc):], true)
+	offset := locationOffset(loc)
+	if w.verified != nil && !pageVerified(w.verified, uint64(offset)) {
+		w.seg.pages.verify(w.seg, offset)
+	}
+	r, reason := decodeRecord(unsafe.Slice((*byte)(w.base), w.size)[offset:], true)
 	switch {
 	case reason != "":
 		return nil, false, v.damaged(loc, reason)
@@ -78,7 +92,7 @@ func (v *view) examine(loc hashidx.Location, key []byte) (value []byte, found bo
 		return nil, false, nil
 	case r.kind != kindPut:
 		return nil, false, v.damaged(loc, "index slot points to a record that is no put")
-	case r.expiry != 0 && expired(r.expiry):
+	case r.expiry != 0 && now != 0 && expiredAt(r.expiry, now), now == 0 && r.expiry != 0 && expired(r.expiry):
 		return nil, false, ErrKeyNotFound
 	}
 	return r.value, true, nil
@@ -90,10 +104,25 @@ func (v *view) damaged(loc hashidx.Location, what string) error {
 }
 
 // with returns a copy of v that has seg under its number.
-func (v *view) with(seg *segment) *view {
-	next := &view{table: v.table, segments: make([]window, max(len(v.segments), int(seg.number)+1))}
+func (v *view) with(segs ...*segment) *view {
+	n := len(v.segments)
+	for _, seg := range segs {
+		n = max(n, int(seg.number)+1)
+	}
+	next := &view{table: v.table, segments: make([]window, n)}
 	copy(next.segments, v.segments)
-	next.segments[seg.number] = window{base: seg.base, size: uint64(seg.size), seg: seg}
+	for _, seg := range segs {
+		next.segments[seg.number] = window{base: seg.base, size: uint64(seg.size), verified: seg.pages.bits(), seg: seg}
+	}
+	return next
+}
+
+// without returns a copy of v that lacks segments, to which no slot of its table points.
+func (v *view) without(segs []*segment) *view {
+	next := &view{table: v.table, segments: slices.Clone(v.segments)}
+	for _, seg := range segs {
+		next.segments[seg.number] = window{}
+	}
 	return next
 }
 

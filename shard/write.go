@@ -12,10 +12,25 @@ import (
 
 // found is what the index has for a key.
 type found struct {
-	ok     bool // there is a record, which may have expired
-	pos    hashidx.Position
-	loc    hashidx.Location
-	record record // aliases the mapping
+	ok       bool // there is a record, which may have expired
+	collides bool // there is none, but one of another key with the same hash
+	pos      hashidx.Position
+	loc      hashidx.Location
+	record   record // aliases the mapping
+}
+
+// flags are those that the next record of the key carries on. flagCollides is what lets recovery take
+// records with the same hash for records of the same key, without a look at the keys, as long as none
+// of them has it: of two keys with one hash that are in the index at the same time, the one that came
+// last has got it when it came (collides), and each later record of it from the one before.
+func (f *found) flags() byte {
+	if f.ok {
+		return f.record.flags & flagCollides
+	}
+	if f.collides {
+		return flagCollides
+	}
+	return 0
 }
 
 // value is what a reader would get, nil and false for a key that is absent or has expired.
@@ -29,7 +44,7 @@ func (f *found) value() ([]byte, bool) {
 // Put stores value under key. expiry is in Unix nanoseconds, 0 for none. It returns the
 // record's sequence number, for WaitSynced.
 func (s *Shard) Put(key, value []byte, hash uint64, expiry int64) (seq uint64, err error) {
-	s.lock()
+	s.lockToWrite(recordSize(len(key), len(value), expiry))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
@@ -41,7 +56,7 @@ func (s *Shard) Put(key, value []byte, hash uint64, expiry int64) (seq uint64, e
 
 // Delete removes key. Deleting a key that is absent writes nothing and returns 0.
 func (s *Shard) Delete(key []byte, hash uint64) (seq uint64, err error) {
-	s.lock()
+	s.lockToWrite(recordSize(len(key), 0, 0))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
@@ -54,7 +69,7 @@ func (s *Shard) Delete(key []byte, hash uint64) (seq uint64, err error) {
 // PutIfAbsent stores value if key is absent or has expired, and reports whether it did. If it did
 // not, the sequence number is that of the last write, which put what is there or came after it.
 func (s *Shard) PutIfAbsent(key, value []byte, hash uint64) (seq uint64, stored bool, err error) {
-	s.lock()
+	s.lockToWrite(recordSize(len(key), len(value), 0))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
@@ -71,7 +86,7 @@ func (s *Shard) PutIfAbsent(key, value []byte, hash uint64) (seq uint64, stored 
 // CompareAndSwap replaces the value of key if it equals want. A nil want stands for an absent
 // key, a nil value deletes it. If it did not swap, the sequence number is that of the last write.
 func (s *Shard) CompareAndSwap(key, want, value []byte, hash uint64) (seq uint64, swapped bool, err error) {
-	s.lock()
+	s.lockToWrite(recordSize(len(key), len(value), 0))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
@@ -90,7 +105,7 @@ func (s *Shard) CompareAndSwap(key, want, value []byte, hash uint64) (seq uint64
 // runs. fn gets nil for an absent key, and deletes it by returning nil. An error of fn is
 // returned as it is and nothing is written. check is asked about a value before it is written.
 func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, error), check func(value []byte) error) (seq uint64, err error) {
-	s.lock()
+	s.lockToWrite(recordSize(len(key), 0, 0)) // how large the value will be is not known yet
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
@@ -122,24 +137,29 @@ func (s *Shard) replace(key, value []byte, hash uint64, old *found) (seq uint64,
 // prepareWrite checks that the shard takes writes, makes room in the index, and looks up what is
 // there. The position it returns stays good until the mutex is let go. Holds mu.
 func (s *Shard) prepareWrite(key []byte, hash uint64) (found, error) {
-	switch {
-	case s.closed:
-		return found{}, ErrClosed
-	case s.cfg.ReadOnly:
-		return found{}, ErrReadOnly
-	}
-	if err := s.cfg.Health.Err(); err != nil {
+	if err := s.writable(); err != nil {
 		return found{}, err
 	}
-	if err := s.reserveSlot(); err != nil {
+	if err := s.reserveSlots(1); err != nil {
 		return found{}, err
 	}
 	return s.lookup(key, hash)
 }
 
-// reserveSlot makes room for one key in the index, which may replace the table. Holds mu.
-func (s *Shard) reserveSlot() error {
-	swapped, err := s.index.Reserve(1)
+// writable is nil if the shard takes writes. Holds mu.
+func (s *Shard) writable() error {
+	switch {
+	case s.closed:
+		return ErrClosed
+	case s.cfg.ReadOnly:
+		return ErrReadOnly
+	}
+	return s.cfg.Health.Err()
+}
+
+// reserveSlots makes room for n keys in the index, which may replace the table. Holds mu.
+func (s *Shard) reserveSlots(n int) error {
+	swapped, err := s.index.Reserve(n)
 	if errors.Is(err, hashidx.ErrFull) {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
@@ -154,55 +174,70 @@ func (s *Shard) reserveSlot() error {
 }
 
 // lookup finds the record of key, expired or not. Holds mu.
-func (s *Shard) lookup(key []byte, hash uint64) (found, error) {
+func (s *Shard) lookup(key []byte, hash uint64) (f found, err error) {
 	v := s.view.Load()
 	for loc, pos := v.table.First(hash); loc != 0; loc, pos = v.table.Next(hash, pos) {
-		seg := v.segments[locationNumber(loc)].seg
-		r, reason := decodeRecord(seg.mapping.Bytes()[locationOffset(loc):], false)
-		if reason == "" && string(r.key) == string(key) {
+		w := &v.segments[locationNumber(loc)]
+		// What was not verified since it came from the disk is verified before it is believed.
+		verify := w.verified != nil && !pageVerified(w.verified, uint64(locationOffset(loc)))
+		r, reason := decodeRecord(w.seg.mapping.Bytes()[locationOffset(loc):], verify)
+		switch {
+		case reason != "":
+			return found{}, v.damaged(loc, reason)
+		case string(r.key) == string(key):
 			return found{ok: true, pos: pos, loc: loc, record: r}, nil
 		}
-		if reason != "" {
-			return found{}, v.damaged(loc, reason)
-		}
+		f.collides = f.collides || s.cfg.Hash(r.key) == hash
 	}
-	return found{}, nil
+	return f, nil
 }
 
 // append writes a record at the end of the log, makes it what the index has for its key, and keeps
 // the accounts. Nothing but the spare bytes of the segment has changed if it fails. Holds mu.
 func (s *Shard) append(kind byte, key, value []byte, hash uint64, expiry int64, old *found) (uint64, error) {
 	size := recordSize(len(key), len(value), expiry)
-	if s.active == nil || s.active.room() < size {
-		if err := s.roll(size); err != nil {
-			return 0, err
-		}
+	if err := s.makeRoom(size); err != nil {
+		return 0, err
 	}
 	seg := s.active
-	encodeRecord(seg.file.Bytes()[seg.end:seg.end+size], kind, s.seq+1, expiry, key, value)
-	loc := location(seg.number, seg.end)
-	s.seq++
-	seg.end += size
-	seg.lastSeq = s.seq
-	s.counts.Writes++
-
-	// From here on nothing fails: the record is in the log, and the index follows.
-	if old.ok {
-		s.live -= old.record.size
-		s.view.Load().segments[locationNumber(old.loc)].seg.dead += old.record.size
-	}
-	switch {
-	case kind == kindDelete:
-		seg.dead += size
-		s.index.Delete(old.pos)
-	case old.ok:
-		s.live += size
-		s.index.Update(old.pos, loc)
-	default:
-		s.live += size
-		s.index.Insert(hash, loc)
-	}
+	encodeRecord(seg.file.Bytes()[seg.end:seg.end+size], kind, old.flags(), s.seq+1, expiry, key, value)
+	s.commit(kind, hash, size, old)
 	s.populateNext()
 	s.prepareAhead()
 	return s.seq, nil
+}
+
+// makeRoom sees to it that size bytes fit into the active segment. Holds mu.
+func (s *Shard) makeRoom(size int64) error {
+	if s.active == nil || s.active.room() < size {
+		return s.roll(size)
+	}
+	return nil
+}
+
+// commit makes the record that was written at the end of the active segment part of the log, and the
+// index follows. Nothing here fails. Holds mu.
+func (s *Shard) commit(kind byte, hash uint64, size int64, old *found) {
+	seg := s.active
+	loc := location(seg.number, seg.end)
+	s.seq++
+	seg.count(kind, s.seq, size)
+	s.counts.Writes++
+	if old.ok {
+		s.live -= old.record.size
+		s.view.Load().segments[locationNumber(old.loc)].seg.live -= old.record.size
+	}
+	if kind != kindPut {
+		if old.ok {
+			s.index.Delete(old.pos)
+		}
+		return
+	}
+	s.live += size
+	seg.live += size
+	if old.ok {
+		s.index.Update(old.pos, loc)
+	} else {
+		s.index.Insert(hash, loc)
+	}
 }

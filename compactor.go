@@ -1,0 +1,104 @@
+package freyja
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/freyjadb/freyja/shard"
+)
+
+// compactor compacts in the background. Each worker takes the shard that needs it most, one compaction
+// at a time; when none needs it, or those that do cannot be helped, it sleeps until a shard wakes it.
+type compactor struct {
+	pace    *shard.Pace
+	signal  chan struct{} // has room for one: a shard needs something
+	ctx     context.Context
+	stopNow context.CancelFunc
+
+	mu   sync.Mutex
+	busy map[int]bool // guarded by mu; shards that a worker is at
+	idle map[int]bool // guarded by mu; shards that could not be helped since the last wake
+}
+
+// compactTick is how often shards are looked at that did not ask: records expire without a write.
+const compactTick = 5 * time.Second
+
+func (c *compactor) init(bytesPerSecond int64) {
+	c.pace = shard.NewPace(bytesPerSecond)
+	c.signal = make(chan struct{}, 1)
+	c.busy, c.idle = map[int]bool{}, map[int]bool{}
+	c.ctx, c.stopNow = context.WithCancel(context.Background())
+}
+
+// wake asks the workers to look. It never blocks.
+func (c *compactor) wake() {
+	select {
+	case c.signal <- struct{}{}:
+	default:
+	}
+}
+
+// stop makes the workers end soon.
+func (c *compactor) stop() { c.stopNow() }
+
+// compactionWorkers leaves most processors to what the store is there for.
+func compactionWorkers() int { return max(1, runtime.GOMAXPROCS(0)/4) }
+
+// compactLoop is a worker; it runs until Close.
+func (db *DB) compactLoop() {
+	c := &db.compactor
+	tick := time.NewTicker(compactTick)
+	defer tick.Stop()
+	for {
+		if i := c.take(db.shards); i >= 0 {
+			db.compactShard(i)
+			continue
+		}
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-tick.C:
+		case <-c.signal:
+		}
+		c.mu.Lock()
+		clear(c.idle)
+		c.mu.Unlock()
+	}
+}
+
+// take returns the shard that needs compaction most, as one that is being worked at, or -1.
+func (c *compactor) take(shards []*shard.Shard) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	best, most := -1, int64(0)
+	for i, s := range shards {
+		if c.busy[i] || c.idle[i] || c.ctx.Err() != nil {
+			continue
+		}
+		if need := s.CompactionNeed(); need > most {
+			best, most = i, need
+		}
+	}
+	if best >= 0 {
+		c.busy[best] = true
+	}
+	return best
+}
+
+// compactShard does one compaction of a shard that take returned.
+func (db *DB) compactShard(i int) {
+	c := &db.compactor
+	done, err := db.shards[i].CompactOnce(c.ctx)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		db.opts.Logger.Error("compaction failed", "dir", db.dir, "shard", i, "error", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.busy, i)
+	if !done {
+		c.idle[i] = true
+	}
+}

@@ -1,0 +1,721 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/freyjadb/freyja/hashidx"
+	"github.com/freyjadb/freyja/internal/crashpoint"
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// Compaction copies what is live in some segments, its inputs, into a new one, its output, and removes
+// them, while reads and writes go on. Inputs are sealed, so nobody writes to them. In order:
+//
+//  1. Sort out. For each record of the inputs the index says whether it is the newest of its key. A put
+//     that is and has not expired is copied, one that is not is left out. A delete, and a put that
+//     has expired, is needed only for as long as a file has an older record of its key, which would
+//     otherwise come back at the next Open: it is kept, as a delete, if the hint of a segment that is
+//     no input has a record with its hash and a lower sequence number.
+//  2. Copy, into a file of its own, verifying each record. Sync it, seal it, write its hint, sync the
+//     folder.
+//  3. Sync the log up to where it was after step 1. What supersedes a record that was left out is then
+//     on disk; without this a power failure could take the newer record, and the older is gone too.
+//  4. Replace the manifest: at once the output is listed and the inputs are not.
+//  5. Publish a view that has the output, and move the slots that still point to the records that
+//     were copied (compare and set, a few at a time under mu). Slots of expired records go.
+//  6. Publish a view without the inputs, and remove their files.
+//
+// Why no reader misses a key: a slot points to the input until it points to the output, and both are in
+// every view that is published in between. A reader whose view lacks the output loads the view again; a
+// reader with a view that still has the inputs reads them, mapped until it is done.
+//
+// Why a crash loses nothing: before 4 the manifest lists the inputs, and the output is an orphan that the
+// next Open removes. From 4 on it lists the output, which has all of the inputs that is needed, and the
+// inputs are orphans. Records that were overwritten after they were copied are dead in the output, as
+// the log has newer ones.
+//
+// A failure before 4 removes the output and leaves all as it was: a full disk, a damaged record (that
+// input stays for good, as it is), a cancelled context. A failure in 4 after the new manifest
+// was in place turns the store read-only and leaves all files: which manifest is there after a power
+// failure is not known, and either finds the files it lists.
+
+// Compacted is what compactions did. Package freyja documents the fields.
+type Compacted struct {
+	Segments, Outputs           int
+	BytesCopied, BytesReclaimed int64
+	Tombstones, Expired         int64
+
+	output uint64 // id of the output of one compaction, 0 for none
+}
+
+// Add adds what other did.
+func (c *Compacted) Add(other Compacted) {
+	c.Segments += other.Segments
+	c.Outputs += other.Outputs
+	c.BytesCopied += other.BytesCopied
+	c.BytesReclaimed += other.BytesReclaimed
+	c.Tombstones += other.Tombstones
+	c.Expired += other.Expired
+}
+
+// CompactOnce does one compaction if the shard's disk space asks for it, and reports whether it did.
+// When it cannot, for whatever reason, it lets the writers that wait for space go on.
+func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
+	s.compactMu.Lock()
+	defer s.compactMu.Unlock()
+	s.mu.Lock()
+	var victims []*segment
+	if !s.closed && s.cfg.Health.Err() == nil {
+		victims = s.victimsLocked()
+	}
+	s.mu.Unlock()
+	var result Compacted
+	if len(victims) > 0 {
+		result, err = s.compact(ctx, victims, func(int64) {})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	done = err == nil && result.Segments > 0
+	s.space.stuck = !done
+	if !s.closed {
+		s.overBoundLocked()
+	}
+	s.endWaitingLocked()
+	return done, err
+}
+
+// Compact frees the space of all records that are dead when it is called: it ends the active segment
+// and compacts every segment that has any, and then those whose tombstones that made superfluous. A
+// damaged segment does not keep it from the others; its error is among those that are joined.
+// progress gets bytes of inputs as they are read, see CompactSize.
+func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compacted, error) {
+	var total Compacted
+	s.compactMu.Lock()
+	defer s.compactMu.Unlock()
+	if err := s.sealForCompaction(); err != nil {
+		return total, err
+	}
+	s.mu.Lock()
+	horizon := s.nextID
+	s.mu.Unlock()
+	made := map[uint64]bool{}
+	var errs []error
+	for {
+		victims, err := s.nextVictims(func(id uint64) bool { return id < horizon || made[id] })
+		if err != nil || len(victims) == 0 {
+			return total, errors.Join(append(errs, err)...)
+		}
+		result, err := s.compact(ctx, victims, progress)
+		total.Add(result)
+		switch {
+		case err == nil:
+			made[result.output] = true
+		case errors.Is(err, ErrCorrupt) && ctx.Err() == nil:
+			errs = append(errs, err) // the segment is marked as damaged and not met again
+		default:
+			return total, errors.Join(append(errs, err)...)
+		}
+	}
+}
+
+// CompactSize is about how many bytes Compact will read.
+func (s *Shard) CompactSize() (n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0
+	}
+	now := time.Now().UnixNano()
+	for _, seg := range append(s.compactableLocked(), s.rolled...) {
+		if seg.garbage(now) > 0 {
+			n += seg.total()
+		}
+	}
+	for _, seg := range []*segment{s.active, s.resting} {
+		if seg != nil && seg.dead() > 0 {
+			n += seg.total()
+		}
+	}
+	return n
+}
+
+// sealForCompaction ends the active segment, or the one that rests, if there is anything to gain in it,
+// and waits until what was rolled is sealed.
+func (s *Shard) sealForCompaction() error {
+	s.mu.Lock()
+	err := s.writable()
+	if err == nil && s.resting != nil && s.resting.dead() > 0 {
+		err = s.resume()
+	}
+	if err == nil && s.active != nil && s.active.dead() > 0 {
+		s.leaveActive()
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
+	if err := s.sealLeft(); err != nil {
+		return s.syncFailed(err)
+	}
+	return nil
+}
+
+// nextVictims are the oldest segments with garbage among those that are wanted.
+func (s *Shard) nextVictims(wanted func(id uint64) bool) ([]*segment, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.writable(); err != nil {
+		return nil, err
+	}
+	now := time.Now().UnixNano()
+	list := slices.DeleteFunc(s.compactableLocked(), func(seg *segment) bool {
+		return !wanted(seg.id) || seg.garbage(now) <= 0
+	})
+	slices.SortFunc(list, func(a, b *segment) int { return int(int64(a.id - b.id)) })
+	return s.fill(list, now, 1<<62), nil
+}
+
+// compaction is one run.
+type compaction struct {
+	s        *Shard
+	ctx      context.Context
+	inputs   []*segment
+	progress func(bytes int64)
+	now      int64
+	result   Compacted
+
+	copies    []copied
+	deletes   []keptDelete
+	removals  []removal
+	supersede uint64 // the log up to here supersedes what is left out
+	output    *segment
+	hint      *hint
+	tenancy   *tenancy
+	blockers  map[uint64]bool
+}
+
+// copied is a record that goes to the output.
+type copied struct {
+	hash     uint64
+	from, to hashidx.Location
+	seg      *segment
+	offset   int64
+	size     int64
+}
+
+// keptDelete is a delete, or a put that has expired, which may have to stay as a delete.
+type keptDelete struct {
+	hash    uint64
+	seq     uint64
+	seg     *segment
+	offset  int64
+	key     []byte // as it lies in the mapping
+	blocked bool
+}
+
+// removal is the slot of a record that has expired.
+type removal struct {
+	hash uint64
+	loc  hashidx.Location
+	size int64
+}
+
+// compact does one compaction. Holds compactMu.
+func (s *Shard) compact(ctx context.Context, inputs []*segment, progress func(int64)) (Compacted, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
+	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: time.Now().UnixNano()}
+	if err := c.run(); err != nil {
+		return Compacted{}, fmt.Errorf("compact shard %d: %w", s.cfg.Shard, faultError(err))
+	}
+	runtime.KeepAlive(inputs)
+	return c.result, nil
+}
+
+func (c *compaction) run() error {
+	s := c.s
+	if err := guarded(c.sortOut); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	c.supersede = s.seq
+	s.mu.Unlock()
+	if err := guarded(c.keepBlocked); err != nil {
+		return err
+	}
+	if err := c.makeOutput(); err != nil {
+		return err
+	}
+	if err := s.WaitSynced(c.supersede); err != nil {
+		return errors.Join(err, c.discard())
+	}
+	crashpoint.At("compact.log-synced")
+	if err := c.replaceManifest(); err != nil {
+		return err
+	}
+	crashpoint.At("compact.replaced")
+	c.move()
+	crashpoint.At("compact.moved")
+	c.removeInputs()
+	return nil
+}
+
+// sortOut is step 1 but for the deletes.
+func (c *compaction) sortOut() error {
+	for _, seg := range c.inputs {
+		b := seg.bytes(seg.end)
+		for at := int64(headerSize); at < seg.end; {
+			table := c.s.view.Load().table
+			if table == nil {
+				return ErrClosed
+			}
+			from := at
+			for at < min(from+paceStep, seg.end) {
+				r, reason := decodeRecord(b[at:], false)
+				if reason != "" {
+					return c.damaged(seg, at, reason)
+				}
+				if err := c.sortRecord(table, seg, at, &r); err != nil {
+					return err
+				}
+				at += r.size
+			}
+			c.progress(at - from)
+			if err := c.ctx.Err(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// paceStep is how many bytes are read or copied between looks at the clock and the context.
+const paceStep = 64 << 10
+
+// damaged takes a segment out of what compaction considers, until the store is opened again.
+func (c *compaction) damaged(seg *segment, offset int64, reason string) error {
+	c.s.mu.Lock()
+	seg.damaged = true
+	c.s.mu.Unlock()
+	return corrupt(seg.path, offset, reason)
+}
+
+// sortRecord decides about one record. A table that was replaced meanwhile may say that a record is live
+// that no longer is: it is then copied and dead in the output. What it says is dead is dead for ever,
+// for no slot ever points to a place again that it has left.
+func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r *record) error {
+	if r.kind == kindBatch {
+		return nil
+	}
+	hash := c.s.cfg.Hash(r.key)
+	loc := location(seg.number, at)
+	switch {
+	case r.kind == kindPut && !table.Holds(hash, loc):
+		return nil
+	case r.kind == kindPut && !expiredAt(r.expiry, c.now):
+		c.copies = append(c.copies, copied{hash: hash, from: loc, seg: seg, offset: at, size: r.size})
+		return nil
+	case r.kind == kindPut:
+		c.removals = append(c.removals, removal{hash, loc, r.size})
+		c.result.Expired++
+	default:
+		newer, err := c.hasPut(r.key, hash)
+		if err != nil {
+			return err
+		}
+		if newer {
+			c.result.Tombstones++
+			return nil // the put that the key has now is the newer one
+		}
+	}
+	c.deletes = append(c.deletes, keptDelete{hash: hash, seq: r.seq, seg: seg, offset: at, key: r.key})
+	return nil
+}
+
+// hasPut reports whether the key of a delete has been put again.
+func (c *compaction) hasPut(key []byte, hash uint64) (bool, error) {
+	for {
+		v := c.s.view.Load()
+		if v.table == nil {
+			return false, ErrClosed
+		}
+		found, stale, err := v.holdsKey(key, hash)
+		if !stale {
+			return found, err
+		}
+	}
+}
+
+// holdsKey reports whether a slot points to a record of key, expired or not.
+func (v *view) holdsKey(key []byte, hash uint64) (found, stale bool, err error) {
+	for loc, pos := v.table.First(hash); loc != 0; loc, pos = v.table.Next(hash, pos) {
+		number := locationNumber(loc)
+		if number >= uint64(len(v.segments)) || v.segments[number].base == nil {
+			return false, true, nil
+		}
+		r, reason := decodeRecord(v.segments[number].seg.mapping.Bytes()[locationOffset(loc):], true)
+		if reason != "" {
+			return false, false, v.damaged(loc, reason)
+		}
+		if string(r.key) == string(key) {
+			return true, false, nil
+		}
+	}
+	return false, false, nil
+}
+
+// keepBlocked finds out which deletes must stay: those of whose hash another sealed segment has a record
+// that is older. Segments that are not sealed have only newer ones.
+func (c *compaction) keepBlocked() error {
+	if len(c.deletes) == 0 {
+		return nil
+	}
+	byHash := map[uint64][]int{}
+	highest := uint64(0)
+	for i, d := range c.deletes {
+		byHash[d.hash] = append(byHash[d.hash], i)
+		highest = max(highest, d.seq)
+	}
+	c.s.mu.Lock()
+	others := slices.DeleteFunc(slices.Clone(c.s.sealed), func(seg *segment) bool {
+		return slices.Contains(c.inputs, seg) || seg.minSeq > highest || seg.records == 0
+	})
+	c.s.mu.Unlock()
+	c.blockers = map[uint64]bool{}
+	for _, seg := range others {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.blockedBy(seg, byHash); err != nil {
+			return err
+		}
+	}
+	c.onlyNewest(byHash)
+	return nil
+}
+
+// blockedBy marks the deletes that seg has an older record for.
+func (c *compaction) blockedBy(seg *segment, byHash map[uint64][]int) error {
+	h, err := c.s.hintFor(seg)
+	if err != nil {
+		return err
+	}
+	for i, e := range h.entries {
+		for _, d := range byHash[e.hash] {
+			del := &c.deletes[d]
+			if del.seq < seg.minSeq {
+				continue
+			}
+			if del.seq <= seg.maxSeq {
+				seq, err := seqOf(seg, h, i)
+				if err != nil {
+					return err
+				}
+				if seq > del.seq {
+					continue
+				}
+			}
+			del.blocked = true
+			c.blockers[seg.id] = true
+		}
+	}
+	runtime.KeepAlive(h)
+	return nil
+}
+
+// onlyNewest lets all but the newest of the deletes with one hash go, if they are of one key.
+func (c *compaction) onlyNewest(byHash map[uint64][]int) {
+	for _, list := range byHash {
+		for _, i := range list {
+			for _, j := range list {
+				a, b := &c.deletes[i], &c.deletes[j]
+				if a.seq < b.seq && b.blocked && string(a.key) == string(b.key) {
+					a.blocked = false
+				}
+			}
+		}
+	}
+}
+
+// seqOf is the sequence number of an entry of a hint.
+func seqOf(seg *segment, h *hint, i int) (uint64, error) {
+	if h.seqs != nil {
+		return h.seqs[i], nil
+	}
+	at := h.entries[i].offset()
+	r, reason := decodeRecord(seg.bytes(seg.end)[at:], true)
+	if reason != "" {
+		return 0, corrupt(seg.path, at, reason)
+	}
+	return r.seq, nil
+}
+
+// hintFor is the hint of a segment that takes no more records, from its file or from its records.
+func (s *Shard) hintFor(seg *segment) (*hint, error) {
+	if h, err := s.cfg.openHint(seg, seg.end, seg.lastSeq); err == nil {
+		return h, nil
+	}
+	return s.cfg.hintOf(seg, seg.end, true)
+}
+
+// makeOutput is step 2. Without anything to keep there is no output.
+func (c *compaction) makeOutput() (err error) {
+	size := int64(0)
+	for i := range c.copies {
+		size += c.copies[i].size
+	}
+	for i := range c.deletes {
+		if c.deletes[i].blocked {
+			size += recordSize(len(c.deletes[i].key), 0, 0)
+		} else {
+			c.result.Tombstones++
+		}
+	}
+	if size == 0 {
+		return nil
+	}
+	if c.tenancy, err = c.s.numbers.take(); err != nil {
+		return err
+	}
+	if err := c.create(size); err != nil {
+		return err
+	}
+	crashpoint.At("compact.created")
+	err = c.fill()
+	crashpoint.At("compact.copied")
+	if err == nil {
+		err = c.seal()
+	}
+	if err != nil {
+		return errors.Join(err, c.discard())
+	}
+	return nil
+}
+
+func (c *compaction) create(size int64) error {
+	s := c.s
+	s.mu.Lock()
+	id := s.takeID()
+	s.mu.Unlock()
+	var head [headerUsed]byte
+	h := s.cfg.header(id)
+	h.origin, h.nonce = originCompacted, rand.Uint64()
+	h.encode(head[:])
+	file, err := mmapio.Create(s.cfg.segmentPath(id), headerSize+size, head[:])
+	if err != nil {
+		return fmt.Errorf("create segment: %w", err)
+	}
+	c.output = s.cfg.freshSegment(id, file, h)
+	c.output.settleIn(c.tenancy)
+	return nil
+}
+
+// fill copies the records in the order of the inputs, and then the deletes.
+func (c *compaction) fill() error {
+	return guarded(func() error {
+		b := newHintBuilder(true)
+		space := c.output.file.Bytes()
+		next := int64(0)
+		for i := range c.copies {
+			if b.h.end >= next {
+				if err := c.s.cfg.Pace.wait(c.ctx, paceStep); err != nil {
+					return err
+				}
+				next = b.h.end + paceStep
+			}
+			p := &c.copies[i]
+			r, reason := decodeRecord(p.seg.bytes(p.seg.end)[p.offset:], true)
+			if reason != "" {
+				return c.damaged(p.seg, p.offset, reason)
+			}
+			if p.seg.legacy {
+				r.flags |= flagCollides
+				encodeRecord(space[b.h.end:b.h.end+r.size], r.kind, r.flags&^flagExpiry, r.seq, r.expiry, r.key, r.value)
+			} else {
+				copy(space[b.h.end:], p.seg.bytes(p.offset + p.size)[p.offset:])
+			}
+			p.to = location(c.output.number, b.h.end)
+			b.add(p.hash, &r)
+			c.result.BytesCopied += r.size
+		}
+		for i := range c.deletes {
+			if err := c.fillDelete(b, space, &c.deletes[i]); err != nil {
+				return err
+			}
+		}
+		c.hint = b.finish()
+		return nil
+	})
+}
+
+func (c *compaction) fillDelete(b *hintBuilder, space []byte, d *keptDelete) error {
+	if !d.blocked {
+		return nil
+	}
+	old, reason := decodeRecord(d.seg.bytes(d.seg.end)[d.offset:], true)
+	if reason != "" {
+		return c.damaged(d.seg, d.offset, reason)
+	}
+	flags := old.flags & flagCollides
+	if d.seg.legacy {
+		flags = flagCollides
+	}
+	r := record{kind: kindDelete, flags: flags, seq: old.seq, key: old.key, size: recordSize(len(old.key), 0, 0)}
+	encodeRecord(space[b.h.end:b.h.end+r.size], r.kind, r.flags, r.seq, 0, r.key, nil)
+	b.add(d.hash, &r)
+	c.result.BytesCopied += r.size
+	return nil
+}
+
+// seal makes the output a sealed segment that is wholly on disk, name included.
+func (c *compaction) seal() error {
+	seg, h := c.output, c.hint
+	if err := seg.file.Sync(headerSize, h.end); err != nil {
+		return err
+	}
+	seg.syncedEnd = h.end
+	if err := seg.seal(h.end, h.lastSeq, stateSealed); err != nil {
+		return err
+	}
+	crashpoint.At("compact.sealed")
+	seg.contents, seg.disk = h.contents, h.end
+	seg.blockers = c.blockers
+	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil {
+		c.s.cfg.Logger.Warn("advice for a sealed segment was refused", "segment", seg.path, "error", err)
+	}
+	seg.hint = c.s.tryWriteHint(seg, h)
+	if err := mmapio.SyncDir(c.s.cfg.Dir); err != nil {
+		return err
+	}
+	crashpoint.At("compact.folder-synced")
+	return nil
+}
+
+// discard removes an output that is not going to be used.
+func (c *compaction) discard() error {
+	if c.output == nil {
+		return nil
+	}
+	var errs []error
+	if c.output.file != nil {
+		errs = append(errs, c.output.file.Close())
+	}
+	if err := os.Remove(c.output.path); err != nil {
+		errs = append(errs, err)
+	}
+	if err := os.Remove(hintPath(c.output.path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// replaceManifest is step 4.
+func (c *compaction) replaceManifest() error {
+	var gone, come []uint64
+	floor := uint64(0)
+	for _, seg := range c.inputs {
+		gone = append(gone, seg.id)
+		if !seg.compacted {
+			floor = max(floor, seg.lastSeq)
+		}
+	}
+	if c.output != nil {
+		come = []uint64{c.output.id}
+	}
+	err := c.s.cfg.Replace(gone, come, floor)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, mmapio.ErrReplaced):
+		c.s.cfg.Health.Fail(err)
+		return err
+	}
+	return errors.Join(err, c.discard())
+}
+
+// moveAtOnce is how many slots are moved under one hold of the writer mutex.
+const moveAtOnce = 128
+
+// move is step 5.
+func (c *compaction) move() {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.output != nil {
+		s.publish(s.view.Load().with(c.output))
+		s.sealed = append(s.sealed, c.output)
+	}
+	pause := func(i int) {
+		if i%moveAtOnce == moveAtOnce-1 {
+			s.mu.Unlock()
+			runtime.Gosched()
+			s.mu.Lock()
+		}
+	}
+	for i := range c.copies {
+		p := &c.copies[i]
+		if s.index.Relocate(p.hash, p.from, p.to) {
+			c.output.live += p.size
+		}
+		pause(i)
+	}
+	for i, r := range c.removals {
+		if s.index.Remove(r.hash, r.loc) {
+			s.live -= r.size
+		}
+		pause(i)
+	}
+}
+
+// removeInputs is step 6.
+func (c *compaction) removeInputs() {
+	s := c.s
+	s.mu.Lock()
+	isInput := func(seg *segment) bool { return slices.Contains(c.inputs, seg) }
+	for _, seg := range c.inputs {
+		c.result.BytesReclaimed += seg.disk + seg.hint
+	}
+	if c.output != nil {
+		c.result.BytesReclaimed -= c.output.disk + c.output.hint
+		c.result.Outputs, c.result.output = 1, c.output.id
+	}
+	c.result.Segments = len(c.inputs)
+	s.sealed = slices.DeleteFunc(slices.Clone(s.sealed), isInput)
+	for _, seg := range s.sealed {
+		for _, input := range c.inputs {
+			if seg.blockers[input.id] {
+				seg.blockers = nil // some of its tombstones may go now
+			}
+		}
+	}
+	s.dropSaved()
+	s.publish(s.view.Load().without(c.inputs))
+	s.counts.Compactions++
+	s.counts.CompactedBytes += c.result.BytesCopied
+	s.counts.ReclaimedBytes += c.result.BytesReclaimed
+	s.mu.Unlock()
+	for _, seg := range c.inputs {
+		s.detach(seg)
+		s.remove(seg.path)
+		crashpoint.At("compact.removed")
+		s.remove(hintPath(seg.path))
+	}
+}
+
+// remove removes a file that is no longer listed. If that fails (on windows as long as it is mapped) the
+// next Open does it.
+func (s *Shard) remove(path string) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.cfg.Logger.Info("a file that is no longer used stays until the next Open", "file", path, "error", err)
+	}
+}

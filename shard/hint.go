@@ -1,0 +1,347 @@
+package shard
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// A hint file says what records a sealed segment has, so that Open need not read them. It is an
+// extract and never the truth: one that is missing, damaged, or of another segment is noticed and
+// made again from the segment. So it is written without a sync, after the segment is sealed.
+//
+//	offset width
+//	     0     8  magic "FREYJHNT", as one number in the byte order of the machine, which is that
+//	              of directory, entries and their sequence numbers too: they are used where they lie
+//	     8     4  format version
+//	    12     4  shard number
+//	    16    16  store id
+//	    32     8  segment id
+//	    40     8  nonce of the segment
+//	    48     8  end of the segment's records: its length
+//	    56     8  sequence number of the last record
+//	    64     8  number of records R
+//	    72     8  lowest sequence number
+//	    80     8  highest
+//	    88     8  bytes of deletes
+//	    96     8  bytes of records that expire
+//	   104   128  16 expiry times: when 1/16, 2/16, ... of those bytes have expired
+//	   232     4  1 if sequence numbers follow the entries, which they do for origin compaction
+//	   236     4  number of entries E: R less the heads of batches
+//	   240    12  zero
+//	   252     4  CRC-32C of bytes 0 to 252
+//	   256  1028  by top byte of the hash, 0 to 256: number of entries before its first
+//	  1284    12  zero
+//	  1296  16*E  entries: 8 bytes hash, 8 bytes packed (hintEntry), by top byte of the hash, then offset
+//	         8*E  sequence numbers of the entries, if bytes 232 say so
+//	           P  by page of the segment: where its first record begins, in units of 16 bytes
+//	           4  CRC-32C of bytes 256 up to here
+const (
+	// HintExt ends the name of every hint file.
+	HintExt = ".hint"
+
+	hintMagic      = uint64('F') | 'R'<<8 | 'E'<<16 | 'Y'<<24 | 'J'<<32 | 'H'<<40 | 'N'<<48 | 'T'<<56
+	hintHeaderSize = 256
+	hintBuckets    = 256
+	hintDirectory  = hintHeaderSize + (hintBuckets+1)*4 + 12 // offset of the entries
+	hintEntrySize  = 16
+)
+
+var (
+	_ [hintDirectory - 1296]struct{}
+	_ [1296 - hintDirectory]struct{}
+	_ [unsafe.Sizeof(hintEntry{}) - hintEntrySize]struct{}
+	_ [hintEntrySize - unsafe.Sizeof(hintEntry{})]struct{}
+)
+
+// hintEntry is one record: its key's hash, and packed
+//
+//	63     55 54        53        52..51 50      24 23                    0
+//	+--------+---------+---------+------+----------+-----------------------+
+//	|    0   |collides | expires | kind | size/16  |       offset/16       |
+//	+--------+---------+---------+------+----------+-----------------------+
+type hintEntry struct {
+	hash   uint64
+	packed uint64
+}
+
+const hintSizeBits = 27
+
+func newHintEntry(hash uint64, offset int64, r *record) hintEntry {
+	return hintEntry{hash, uint64(offset)/recordAlign | uint64(r.size)/recordAlign<<offsetBits |
+		uint64(r.kind)<<51 | uint64(r.flags)<<53}
+}
+
+func (e hintEntry) offset() int64  { return int64(e.packed&(1<<offsetBits-1)) * recordAlign }
+func (e hintEntry) size() int64    { return int64(e.packed>>offsetBits&(1<<hintSizeBits-1)) * recordAlign }
+func (e hintEntry) kind() byte     { return byte(e.packed >> 51 & 3) }
+func (e hintEntry) collides() bool { return e.packed>>53&flagCollides != 0 }
+
+// hint is the content of a hint file, or the same made from a segment.
+type hint struct {
+	contents
+	directory []uint32 // hintBuckets+1 numbers of entries
+	entries   []hintEntry
+	seqs      []uint64 // of the entries, in a compacted segment; nil otherwise
+	starts    []byte
+	mapping   *mmapio.Mapping // what the slices lie in; nil for the heap
+}
+
+// bucket returns the numbers of the entries whose hash has that top byte.
+func (h *hint) bucket(top int) (from, to int) { return int(h.directory[top]), int(h.directory[top+1]) }
+
+// hintBuilder collects a hint while a segment's records go by in the order of the file.
+type hintBuilder struct {
+	h        hint
+	expiring []expiring
+}
+
+type expiring struct{ at, size int64 }
+
+func newHintBuilder(compacted bool) *hintBuilder {
+	b := &hintBuilder{}
+	b.h.end = headerSize
+	b.h.starts = make([]byte, headerSize>>verifyPageShift)
+	if compacted {
+		b.h.seqs = []uint64{}
+	}
+	return b
+}
+
+// add enters the record at the end of those before it.
+func (b *hintBuilder) add(hash uint64, r *record) {
+	h := &b.h
+	for int64(len(h.starts)) <= h.end>>verifyPageShift {
+		h.starts = append(h.starts, 0)
+		if int64(len(h.starts)) == h.end>>verifyPageShift+1 {
+			h.starts[len(h.starts)-1] = byte(h.end % verifyPage / recordAlign)
+		}
+	}
+	if r.kind != kindBatch {
+		h.entries = append(h.entries, newHintEntry(hash, h.end, r))
+		if h.seqs != nil {
+			h.seqs = append(h.seqs, r.seq)
+		}
+	}
+	if r.expiry != 0 {
+		b.expiring = append(b.expiring, expiring{r.expiry, r.size})
+	}
+	h.count(r.kind, r.seq, r.size)
+}
+
+// finish puts the entries in order.
+func (b *hintBuilder) finish() *hint {
+	h := &b.h
+	h.expiry = newExpirySketch(b.expiring)
+	h.directory = make([]uint32, hintBuckets+1)
+	for _, e := range h.entries {
+		h.directory[e.hash>>56+1]++
+	}
+	for i := range hintBuckets {
+		h.directory[i+1] += h.directory[i]
+	}
+	next := slices.Clone(h.directory)
+	entries := make([]hintEntry, len(h.entries))
+	var seqs []uint64
+	if h.seqs != nil {
+		seqs = make([]uint64, len(h.entries))
+	}
+	for i, e := range h.entries {
+		at := next[e.hash>>56]
+		next[e.hash>>56]++
+		entries[at] = e
+		if seqs != nil {
+			seqs[at] = h.seqs[i]
+		}
+	}
+	h.entries, h.seqs = entries, seqs
+	return h
+}
+
+// hintOf reads a whole segment up to end. With verify every checksum is checked. The error is
+// ErrCorrupt with the place.
+func (c *Config) hintOf(seg *segment, end int64, verify bool) (*hint, error) {
+	b := newHintBuilder(seg.compacted)
+	bytes := seg.bytes(end)
+	for b.h.end < end {
+		r, reason := decodeRecord(bytes[b.h.end:], verify)
+		if reason != "" {
+			return nil, corrupt(seg.path, b.h.end, reason)
+		}
+		if seg.legacy {
+			r.flags |= flagCollides // for all that is known
+		}
+		b.add(c.Hash(r.key), &r)
+	}
+	runtime.KeepAlive(seg)
+	return b.finish(), nil
+}
+
+// hintPath is the name of a segment's hint file.
+func hintPath(segmentPath string) string {
+	return segmentPath[:len(segmentPath)-len(SegmentExt)] + HintExt
+}
+
+// writeHint writes the hint file of a segment, and returns its length. It appears whole or not at
+// all as long as the machine lives; what a power failure leaves of it is noticed when it is read.
+func (c *Config) writeHint(seg *segment, h *hint) (int64, error) {
+	path := hintPath(seg.path)
+	b := c.encodeHint(seg, h)
+	if err := mmapio.WriteFileUnsynced(path, b); err != nil {
+		return 0, err
+	}
+	return int64(len(b)), nil
+}
+
+func (c *Config) encodeHint(seg *segment, h *hint) []byte {
+	size := hintDirectory + len(h.entries)*hintEntrySize + len(h.seqs)*8 + len(h.starts) + 4
+	b := make([]byte, hintDirectory, size)
+	binary.NativeEndian.PutUint64(b, hintMagic)
+	binary.LittleEndian.PutUint32(b[8:], FormatVersion)
+	binary.LittleEndian.PutUint32(b[12:], uint32(c.Shard))
+	copy(b[16:], c.StoreID[:])
+	for i, v := range []uint64{seg.id, seg.nonce, uint64(h.end), h.lastSeq, uint64(h.records), h.minSeq, h.maxSeq,
+		uint64(h.tombs), uint64(h.expiry.bytes)} {
+		binary.LittleEndian.PutUint64(b[32+8*i:], v)
+	}
+	for i, at := range h.expiry.quantiles {
+		binary.LittleEndian.PutUint64(b[104+8*i:], uint64(at))
+	}
+	if h.seqs != nil {
+		b[232] = 1
+	}
+	binary.LittleEndian.PutUint32(b[236:], uint32(len(h.entries)))
+	binary.LittleEndian.PutUint32(b[252:], checksum(b[:252]))
+	for i, n := range h.directory {
+		binary.NativeEndian.PutUint32(b[hintHeaderSize+4*i:], n)
+	}
+	for _, e := range h.entries {
+		b = binary.NativeEndian.AppendUint64(b, e.hash)
+		b = binary.NativeEndian.AppendUint64(b, e.packed)
+	}
+	for _, seq := range h.seqs {
+		b = binary.NativeEndian.AppendUint64(b, seq)
+	}
+	b = append(b, h.starts...)
+	return binary.LittleEndian.AppendUint32(b, checksum(b[hintHeaderSize:]))
+}
+
+// errHint: a hint file is missing, damaged, or of another segment. The text says which.
+var errHint = errors.New("hint file not usable")
+
+// openHint maps the hint file of a segment that was sealed with that end and last record, and makes sure
+// that it belongs to it and is whole. Any error wraps errHint: the segment itself says the same.
+func (c *Config) openHint(seg *segment, end int64, lastSeq uint64) (h *hint, err error) {
+	defer func() {
+		if err != nil {
+			h, err = nil, fmt.Errorf("%w: %w", errHint, err)
+		}
+	}()
+	path := hintPath(seg.path)
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular() || info.Size() < hintDirectory+4 || info.Size() > math.MaxInt32:
+		return nil, fmt.Errorf("%q has %d bytes, or is no file", path, info.Size())
+	}
+	m, err := mmapio.OpenMapping(path, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	err = guarded(func() error {
+		h, err = c.decodeHint(seg, end, lastSeq, m.Bytes())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", path, err)
+	}
+	h.mapping = m
+	return h, nil
+}
+
+// decodeHint checks b against the segment and points the slices of a hint into it.
+func (c *Config) decodeHint(seg *segment, end int64, lastSeq uint64, b []byte) (*hint, error) {
+	if len(b) < hintDirectory+4 || binary.NativeEndian.Uint64(b) != hintMagic ||
+		checksum(b[:252]) != binary.LittleEndian.Uint32(b[252:]) {
+		return nil, errors.New("header does not verify")
+	}
+	field := func(i int) uint64 { return binary.LittleEndian.Uint64(b[32+8*i:]) }
+	if binary.LittleEndian.Uint32(b[8:]) != FormatVersion || binary.LittleEndian.Uint32(b[12:]) != uint32(c.Shard) ||
+		string(b[16:32]) != string(c.StoreID[:]) || field(0) != seg.id || field(1) != seg.nonce ||
+		field(2) != uint64(end) || field(3) != lastSeq || (b[232] == 1) != seg.compacted {
+		return nil, errors.New("it belongs to another segment, or to an earlier state of this one")
+	}
+	h := &hint{contents: contents{end: int64(field(2)), lastSeq: field(3), records: int64(field(4)), minSeq: field(5),
+		maxSeq: field(6), tombs: int64(field(7))}}
+	h.expiry.bytes = int64(field(8))
+	for i := range h.expiry.quantiles {
+		h.expiry.quantiles[i] = int64(binary.LittleEndian.Uint64(b[104+8*i:]))
+	}
+	n := uint64(binary.LittleEndian.Uint32(b[236:]))
+	size := hintDirectory + n*hintEntrySize + 4
+	if seg.compacted {
+		size += n * 8
+	}
+	startsLen := uint64(len(b)) - size
+	if size > uint64(len(b)) || startsLen > uint64(h.end>>verifyPageShift)+1 || n > uint64(h.records) {
+		return nil, errors.New("its length is not what its header says")
+	}
+	if checksum(b[hintHeaderSize:len(b)-4]) != binary.LittleEndian.Uint32(b[len(b)-4:]) {
+		return nil, errors.New("content does not match its checksum")
+	}
+	h.directory = unsafe.Slice((*uint32)(unsafe.Pointer(&b[hintHeaderSize])), hintBuckets+1)
+	if n > 0 {
+		h.entries = unsafe.Slice((*hintEntry)(unsafe.Pointer(&b[hintDirectory])), n)
+	}
+	rest := b[hintDirectory+n*hintEntrySize : len(b)-4]
+	if seg.compacted {
+		h.seqs = []uint64{}
+		if n > 0 {
+			h.seqs = unsafe.Slice((*uint64)(unsafe.Pointer(&rest[0])), n)
+		}
+		rest = rest[n*8:]
+	}
+	h.starts = rest
+	return h, h.check(int(n))
+}
+
+// check makes sure that using h runs into no bound, whatever its bytes are.
+func (h *hint) check(entries int) error {
+	if h.directory[0] != 0 || h.directory[hintBuckets] != uint32(entries) || !slices.IsSorted(h.directory) {
+		return errors.New("its directory is not in order")
+	}
+	for _, e := range h.entries {
+		if e.offset() < headerSize || e.offset()+e.size() > h.end || e.kind() != kindPut && e.kind() != kindDelete {
+			return errors.New("an entry lies outside its segment")
+		}
+	}
+	return nil
+}
+
+// HintName is the name of the hint file of a segment.
+func HintName(shard int, id uint64) string { return hintPath(SegmentName(shard, id)) }
+
+// IsExtract reports whether a file is a hint file or saved index of nothing that is listed, or half of
+// one: what a crash leaves of a file that is not synced because it can be made again.
+func IsExtract(name string, listed func(shard int, id uint64) bool) bool {
+	base, half := strings.CutSuffix(name, ".tmp")
+	if stem, ok := strings.CutSuffix(base, HintExt); ok {
+		number, id, ok := ParseSegmentName(stem + SegmentExt)
+		return ok && (half || !listed(number, id))
+	}
+	if stem, ok := strings.CutSuffix(base, SavedExt); ok && half {
+		number, err := strconv.Atoi(stem)
+		return err == nil && SavedName(number) == base
+	}
+	return false
+}

@@ -1,0 +1,137 @@
+package shard
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+// pages remembers which pages of a segment were verified since they came from the disk, a bit a
+// page, as a block cache does: bytes that this process wrote or scanned are known, and a segment that
+// was opened without being read is verified as it is read. Before the first record of a page is handed
+// out all records that begin there are checked against their checksums; when all are good the page's
+// bit is set and later reads trust it. A page with a damaged record never gets its bit: each read of
+// it checks its own record, so the damage costs that one record.
+//
+// Setting a bit is the one store a reader makes to memory that others use, once a page.
+type pages struct {
+	words   []uint32 // a bit a page of the segment; set atomically, by any reader
+	end     int64    // what lies before came from the disk; immutable
+	lastSeq uint64   // of the last record before end; immutable
+
+	mu     sync.Mutex
+	starts []byte // guarded by mu; by page: where its first record begins, in units of recordAlign. nil: not loaded
+	failed bool   // guarded by mu: the records could not be followed to the end
+}
+
+const (
+	verifyPage      = headerSize // bytes of a page here, whatever the system's is
+	verifyPageShift = 12
+)
+
+var _ [verifyPage - 1<<verifyPageShift]struct{}
+
+// newPages is for a segment of size bytes, of which nothing in front of end was verified.
+func newPages(size, end int64, lastSeq uint64) *pages {
+	return &pages{words: make([]uint32, (size>>verifyPageShift+1+31)/32), end: end, lastSeq: lastSeq}
+}
+
+// extended is p for the same segment when it takes records again, up to size bytes long: those are
+// written by this process.
+func (p *pages) extended(size int64) *pages {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := newPages(size, p.end, p.lastSeq)
+	for i := range p.words {
+		next.words[i] = atomic.LoadUint32(&p.words[i])
+	}
+	// The page that end lies in has records of both kinds; verify looks at those before end.
+	for page := (p.end + verifyPage - 1) >> verifyPageShift; page <= size>>verifyPageShift; page++ {
+		next.set(page)
+	}
+	next.starts, next.failed = p.starts, p.failed
+	return next
+}
+
+// bits is what pageVerified takes.
+func (p *pages) bits() unsafe.Pointer {
+	if p == nil {
+		return nil
+	}
+	return unsafe.Pointer(unsafe.SliceData(p.words))
+}
+
+// pageVerified reports whether the page at an offset of the segment was verified.
+func pageVerified(bits unsafe.Pointer, offset uint64) bool {
+	page := offset >> verifyPageShift
+	return atomic.LoadUint32((*uint32)(unsafe.Add(bits, page/32*4)))>>(page%32)&1 != 0
+}
+
+func (p *pages) set(page int64) { atomic.OrUint32(&p.words[page/32], 1<<(page%32)) }
+
+// verify checks all records that begin on the page of the one at offset. The caller runs under the
+// fault guard, and keeps seg reachable.
+func (p *pages) verify(seg *segment, offset int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed || pageVerified(p.bits(), uint64(offset)) {
+		return
+	}
+	if p.starts == nil {
+		if p.starts = p.loadStarts(seg); p.starts == nil {
+			p.scan(seg)
+			return
+		}
+	}
+	page := offset >> verifyPageShift
+	b := seg.bytes(p.end)
+	at := page<<verifyPageShift + int64(p.starts[page])*recordAlign
+	for at < min((page+1)<<verifyPageShift, p.end) {
+		r, reason := decodeRecord(b[at:], true)
+		if reason != "" {
+			return
+		}
+		at += r.size
+	}
+	p.set(page)
+}
+
+// scan verifies the whole segment, for want of a hint file that says where records begin. Holds mu.
+func (p *pages) scan(seg *segment) {
+	p.failed = true // and so it stays if a fault ends the scan
+	b := seg.bytes(p.end)
+	good, page := true, int64(headerSize>>verifyPageShift)
+	for at := int64(headerSize); at < p.end; {
+		for ; page < at>>verifyPageShift; page++ {
+			if good {
+				p.set(page)
+			}
+			good = true
+		}
+		r, reason := decodeRecord(b[at:], true)
+		if reason != "" {
+			good = false
+			if r, reason = decodeRecord(b[at:], false); reason != "" {
+				return // where the next one begins is not known
+			}
+		}
+		at += r.size
+	}
+	if good {
+		p.set(page)
+	}
+}
+
+// loadStarts returns where the first record of each page begins, from the segment's hint file; nil if
+// that cannot be had.
+func (p *pages) loadStarts(seg *segment) []byte {
+	h, err := seg.cfg.openHint(seg, p.end, p.lastSeq)
+	if err != nil {
+		return nil
+	}
+	starts := make([]byte, p.end>>verifyPageShift+1)
+	copy(starts, h.starts)
+	runtime.KeepAlive(h.mapping)
+	return starts
+}

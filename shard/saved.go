@@ -1,0 +1,328 @@
+package shard
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"unsafe"
+
+	"github.com/freyjadb/freyja/hashidx"
+	"github.com/freyjadb/freyja/internal/crashpoint"
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// A saved index is what a clean close leaves, so that the next Open needs no hints either: the slots
+// of the index table as they are, and the accounts of every segment. Like a hint it is an extract. It
+// names each segment of the shard with nonce, length and mark, and is used only if the manifest lists
+// exactly these and all are as it says. Segments are only ever appended to, and their marks and lengths
+// follow, so a saved index that matches is of just this state. It is removed when the shard is written
+// to, which only saves its space.
+//
+//	offset width
+//	     0     8  magic "FREYJIDX", as one number in the byte order of the machine, which is that of
+//	              the slots too
+//	     8     4  format version
+//	    12     4  shard number
+//	    16    16  store id
+//	    32     8  sequence number of the shard's last record
+//	    40     8  live bytes
+//	    48     8  slots of the table (capacity)
+//	    56     8  keys
+//	    64     8  slots in use, deleted ones included
+//	    72     8  deletes since the table was built
+//	    80     8  number of segments S
+//	    88     4  number of chunks C of slots, of 1 MiB each but the last
+//	    92     4  zero
+//	    96 248*S  segments (savedSegment)
+//	         4*C  CRC-32C of each chunk
+//	           4  CRC-32C of everything before it
+//	           p  zeros up to a multiple of 4,096
+//	       8*cap  slots
+const (
+	// SavedExt ends the name of every saved index.
+	SavedExt = ".index"
+
+	savedMagic       = uint64('F') | 'R'<<8 | 'E'<<16 | 'Y'<<24 | 'J'<<32 | 'I'<<40 | 'D'<<48 | 'X'<<56
+	savedHeaderSize  = 96
+	savedSegmentSize = 248
+	savedChunk       = 1 << 20
+)
+
+// SavedName is the file name of a shard's saved index.
+func SavedName(shard int) string { return fmt.Sprintf("%03d%s", shard, SavedExt) }
+
+func (c *Config) savedPath() string { return filepath.Join(c.Dir, SavedName(c.Shard)) }
+
+// savedSegment is a segment in a saved index, 31 numbers of 8 bytes:
+//
+//	id, nonce, number in slots, generation, end, last sequence number and state of its mark,
+//	last, lowest and highest sequence number, records, live bytes, bytes of deletes,
+//	length of the hint file, bytes that expire, and the 16 times of its expiry sketch
+type savedSegment struct {
+	id, nonce, number          uint64
+	mark                       mark
+	lastSeq, minSeq, maxSeq    uint64
+	records, live, tombs, hint int64
+	expiry                     expirySketch
+}
+
+func (s *savedSegment) fields() []*uint64 {
+	i := func(p *int64) *uint64 { return (*uint64)(unsafe.Pointer(p)) }
+	f := []*uint64{&s.id, &s.nonce, &s.number, &s.mark.generation, i(&s.mark.end), &s.mark.lastSeq, &s.mark.state,
+		&s.lastSeq, &s.minSeq, &s.maxSeq, i(&s.records), i(&s.live), i(&s.tombs), i(&s.hint), i(&s.expiry.bytes)}
+	for q := range s.expiry.quantiles {
+		f = append(f, i(&s.expiry.quantiles[q]))
+	}
+	return f
+}
+
+func savedOf(seg *segment) savedSegment {
+	return savedSegment{id: seg.id, nonce: seg.nonce, number: seg.number, mark: seg.mark, lastSeq: seg.lastSeq,
+		minSeq: seg.minSeq, maxSeq: seg.maxSeq, records: seg.records, live: seg.live, tombs: seg.tombs, hint: seg.hint, expiry: seg.expiry}
+}
+
+// matches reports whether seg, just opened, is the segment that was saved.
+func (s *savedSegment) matches(seg *segment) bool {
+	return s.id == seg.id && s.nonce == seg.nonce && s.mark == seg.mark && s.mark.end == seg.size
+}
+
+// restore gives seg the accounts that were saved.
+func (s *savedSegment) restore(seg *segment) {
+	seg.contents = contents{end: s.mark.end, lastSeq: s.lastSeq, minSeq: s.minSeq, maxSeq: s.maxSeq,
+		records: s.records, live: s.live, tombs: s.tombs, expiry: s.expiry}
+	seg.hint = s.hint
+}
+
+// saveIndex writes the saved index, without a sync: it is only worth something if it is whole, and its
+// checksums tell. The shard is closed, its files are as they stay. Failing costs the next Open time.
+func (s *Shard) saveIndex() {
+	if err := s.tryToSave(); err != nil {
+		s.cfg.Logger.Warn("index was not saved", "shard", s.cfg.Shard, "error", err)
+	}
+	crashpoint.At("close.saved")
+}
+
+func (s *Shard) tryToSave() error {
+	segs := s.segmentsLocked()
+	if len(segs) == 0 {
+		return nil
+	}
+	var slots slotCollector
+	saved, err := s.index.Save(&slots)
+	if err != nil {
+		return err
+	}
+	slots.finish()
+	defer runtime.KeepAlive(s.index) // whose memory the chunks may be
+	b := make([]byte, savedHeaderSize)
+	binary.NativeEndian.PutUint64(b, savedMagic)
+	binary.LittleEndian.PutUint32(b[8:], FormatVersion)
+	binary.LittleEndian.PutUint32(b[12:], uint32(s.cfg.Shard))
+	copy(b[16:], s.cfg.StoreID[:])
+	for i, v := range []uint64{s.seq, uint64(s.live), uint64(saved.Capacity), uint64(saved.Keys), uint64(saved.Used),
+		uint64(saved.Deletes), uint64(len(segs)), uint64(len(slots.sums))} {
+		binary.LittleEndian.PutUint64(b[32+8*i:], v)
+	}
+	for _, seg := range segs {
+		saved := savedOf(seg)
+		for _, f := range saved.fields() {
+			b = binary.LittleEndian.AppendUint64(b, *f)
+		}
+	}
+	for _, sum := range slots.sums {
+		b = binary.LittleEndian.AppendUint32(b, sum)
+	}
+	b = binary.LittleEndian.AppendUint32(b, checksum(b))
+	b = append(b, make([]byte, -len(b)&4095)...)
+	return mmapio.WriteFileUnsynced(s.cfg.savedPath(), append([][]byte{b}, slots.chunks...)...)
+}
+
+// slotCollector takes the slots of an index in chunks, with their checksums. The chunks of a table in
+// one piece are that piece.
+type slotCollector struct {
+	chunks [][]byte
+	sums   []uint32
+	rest   []byte // pages of a table in pieces, not yet a chunk
+}
+
+// Write implements io.Writer. It keeps b if that is whole chunks.
+func (c *slotCollector) Write(b []byte) (int, error) {
+	n := len(b)
+	if n%savedChunk != 0 || len(c.rest) > 0 {
+		c.rest = append(c.rest, b...)
+		b = nil
+		if len(c.rest)%savedChunk == 0 {
+			b, c.rest = c.rest, nil
+		}
+	}
+	for len(b) > 0 {
+		c.add(b[:savedChunk])
+		b = b[savedChunk:]
+	}
+	return n, nil
+}
+
+func (c *slotCollector) finish() {
+	if len(c.rest) > 0 {
+		c.add(c.rest)
+	}
+}
+
+func (c *slotCollector) add(b []byte) {
+	c.chunks = append(c.chunks, b)
+	c.sums = append(c.sums, checksum(b))
+}
+
+// loadSaved opens the shard from its saved index and reports whether that could be done. segs are all
+// segments that the manifest lists.
+func (r *Recovery) loadSaved(segs []*segment) bool {
+	if len(segs) == 0 {
+		return false
+	}
+	err := r.tryToLoad(segs)
+	switch {
+	case err == nil:
+		return true
+	case !errors.Is(err, os.ErrNotExist):
+		r.s.cfg.Logger.Info("saved index is not used", "shard", r.s.cfg.Shard, "error", err)
+	}
+	r.s.publish(&view{})
+	r.s.numbers = &numbers{}
+	r.s.index = nil
+	return false
+}
+
+var errSaved = errors.New("it is not of the shard as it is now")
+
+func (r *Recovery) tryToLoad(segs []*segment) error {
+	s := r.s
+	file, err := os.Open(s.cfg.savedPath())
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	head, saved, sums, err := s.cfg.readSavedHead(file, len(segs))
+	if err != nil {
+		return err
+	}
+	for i, seg := range segs {
+		if !saved[i].matches(seg) {
+			return errSaved
+		}
+	}
+	offset := (savedHeaderSize + int64(len(saved))*savedSegmentSize + int64(len(sums)+1)*4 + 4095) &^ 4095
+	index, err := hashidx.Load(head.index, func(slots []byte) error {
+		return readSlots(io.NewSectionReader(file, offset, int64(len(slots))), slots, sums)
+	})
+	if err != nil {
+		return err
+	}
+	for i, seg := range segs {
+		t := s.numbers.claim(saved[i].number)
+		if t == nil {
+			return errSaved
+		}
+		seg.settleIn(t)
+	}
+	for i, seg := range segs { // from here on nothing fails
+		saved[i].restore(seg)
+		if !s.cfg.SkipChecksum {
+			seg.pages = newPages(seg.size, seg.mark.end, seg.mark.lastSeq)
+		}
+		r.report.Records += seg.records
+		r.report.Bytes += seg.total()
+		if seg.sealed() || s.cfg.ReadOnly {
+			s.sealed = append(s.sealed, seg)
+		} else {
+			s.resting = seg
+		}
+	}
+	s.index, s.seq, s.live = index, head.seq, head.live
+	if info, err := file.Stat(); err == nil {
+		s.savedSize = info.Size()
+	}
+	s.synced.Store(s.seq)
+	s.dataSynced.Store(s.seq)
+	r.tail.end = s.seq
+	s.publish((&view{table: index.Table()}).with(segs...))
+	r.report.SavedIndex, r.report.Clean = true, true
+	return nil
+}
+
+// savedHead is the beginning of a saved index.
+type savedHead struct {
+	seq   uint64
+	live  int64
+	index hashidx.Saved
+}
+
+// readSavedHead reads what lies in front of the slots, of a saved index that has as many segments.
+func (c *Config) readSavedHead(file *os.File, segments int) (h savedHead, saved []savedSegment, sums []uint32, err error) {
+	b := make([]byte, savedHeaderSize)
+	if _, err := file.ReadAt(b, 0); err != nil {
+		return h, nil, nil, fmt.Errorf("read %q: %w", file.Name(), err)
+	}
+	field := func(i int) uint64 { return binary.LittleEndian.Uint64(b[32+8*i:]) }
+	if binary.NativeEndian.Uint64(b) != savedMagic || binary.LittleEndian.Uint32(b[8:]) != FormatVersion ||
+		binary.LittleEndian.Uint32(b[12:]) != uint32(c.Shard) || string(b[16:32]) != string(c.StoreID[:]) ||
+		field(6) != uint64(segments) || field(7) > hashidx.MaxCapacity*8/savedChunk {
+		return h, nil, nil, errSaved
+	}
+	h.seq, h.live = field(0), int64(field(1))
+	h.index = hashidx.Saved{Capacity: int(field(2)), Keys: int(field(3)), Used: int(field(4)), Deletes: int(field(5))}
+	chunks := int(field(7))
+	b = append(b, make([]byte, segments*savedSegmentSize+(chunks+1)*4)...)
+	if _, err := file.ReadAt(b[savedHeaderSize:], savedHeaderSize); err != nil {
+		return h, nil, nil, fmt.Errorf("read %q: %w", file.Name(), err)
+	}
+	n := len(b) - 4
+	if checksum(b[:n]) != binary.LittleEndian.Uint32(b[n:]) {
+		return h, nil, nil, fmt.Errorf("%q does not match its checksum", file.Name())
+	}
+	saved = make([]savedSegment, segments)
+	rest := b[savedHeaderSize:]
+	for i := range saved {
+		for _, f := range saved[i].fields() {
+			*f = binary.LittleEndian.Uint64(rest)
+			rest = rest[8:]
+		}
+	}
+	for range chunks {
+		sums = append(sums, binary.LittleEndian.Uint32(rest))
+		rest = rest[4:]
+	}
+	return h, saved, sums, nil
+}
+
+// readSlots fills slots from r and verifies each chunk while it is in the cache.
+func readSlots(r io.Reader, slots []byte, sums []uint32) error {
+	for _, sum := range sums {
+		chunk := slots[:min(savedChunk, len(slots))]
+		if _, err := io.ReadFull(r, chunk); err != nil {
+			return fmt.Errorf("read slots: %w", err)
+		}
+		if checksum(chunk) != sum {
+			return errors.New("slots do not match their checksum")
+		}
+		slots = slots[len(chunk):]
+	}
+	if len(slots) > 0 {
+		return errSaved
+	}
+	return nil
+}
+
+// dropSaved removes the saved index, which the first write makes out of date. Holds mu.
+func (s *Shard) dropSaved() {
+	if s.savedSize == 0 {
+		return
+	}
+	s.savedSize = 0
+	if err := os.Remove(s.cfg.savedPath()); err != nil {
+		s.cfg.Logger.Warn("a saved index that is out of date was not removed", "shard", s.cfg.Shard, "error", err)
+	}
+}

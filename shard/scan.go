@@ -1,0 +1,77 @@
+package shard
+
+import (
+	"bytes"
+	"cmp"
+	"runtime"
+	"slices"
+
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// Entry is a key with its value as they lie in the mapping, valid until the function they are given to
+// returns.
+type Entry struct {
+	Key, Value []byte
+	Expiry     int64 // Unix nanoseconds, 0 for none
+}
+
+// scanBatch is how many records a scan has under way at once: their look-ups in the index overlap.
+const scanBatch = 32
+
+// Scan calls fn for every key that begins with prefix, in the order of the log: segment by segment, the
+// one with the oldest record first, and front to back in each. It reads the records in sequence and asks
+// the index which of them is the newest of its key. It stops at the first error of fn, which it
+// returns, or of a record. The caller runs it under the fault guard.
+func (f *Frozen) Scan(prefix []byte, fn func(Entry) error) error {
+	spans := slices.Clone(f.spans)
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.minSeq, b.minSeq) })
+	for _, sp := range spans {
+		if err := sp.seg.mapping.Advise(mmapio.AdviceWillNeed); err != nil {
+			f.shard.cfg.Logger.Warn("advice for a segment was refused", "segment", sp.seg.path, "error", err)
+		}
+		if err := f.scanSpan(sp, prefix, fn); err != nil {
+			return err
+		}
+	}
+	runtime.KeepAlive(f)
+	return nil
+}
+
+// scanned is a record between the two stages of a scan.
+type scanned struct {
+	record
+	hash   uint64
+	offset int64
+}
+
+func (f *Frozen) scanSpan(sp span, prefix []byte, fn func(Entry) error) error {
+	var batch [scanBatch]scanned
+	b := sp.seg.bytes(sp.end)
+	verified := sp.seg.pages.bits()
+	for at := int64(headerSize); at < sp.end; {
+		n := 0
+		for n < scanBatch && at < sp.end {
+			r, reason := decodeRecord(b[at:], verified != nil && !pageVerified(verified, uint64(at)))
+			if reason != "" {
+				return corrupt(sp.seg.path, at, reason)
+			}
+			if r.kind == kindPut && bytes.HasPrefix(r.key, prefix) && !expiredAt(r.expiry, f.now) {
+				batch[n] = scanned{r, f.shard.cfg.Hash(r.key), at}
+				f.v.table.Touch(batch[n].hash)
+				n++
+			}
+			at += r.size
+		}
+		for i := range batch[:n] {
+			r := &batch[i]
+			if !f.v.table.Holds(r.hash, location(sp.seg.number, r.offset)) {
+				continue
+			}
+			if err := fn(Entry{r.key, r.value, r.expiry}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

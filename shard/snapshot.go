@@ -1,0 +1,123 @@
+package shard
+
+import (
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// Frozen is one shard of a snapshot: its view at an instant, with an index table that changes no more.
+// Immutable, for any number of goroutines. It keeps mapped what it refers to, and with it, on disk, the
+// segments that compaction removes meanwhile, for as long as it is reachable; there is no Close.
+//
+// Records that had expired at the instant are absent, those that expire later stay.
+type Frozen struct {
+	shard *Shard
+	v     *view
+	now   int64  // the instant, in Unix nanoseconds
+	spans []span // its segments
+}
+
+// span is a segment as far as a snapshot goes.
+type span struct {
+	seg    *segment
+	end    int64  // offset behind its last record at the instant
+	minSeq uint64 // lowest sequence number of its records
+}
+
+// lockAllTries is how often Freeze tries to get all mutexes without waiting for one while it holds others.
+const lockAllTries = 16
+
+// Freeze returns the shards as they are at one instant: no write of any shard falls between two of
+// them, and a batch is in all or in none. Shards rise by number. It holds all their writer mutexes
+// while it freezes their indexes, some ten microseconds a shard. Errors: ErrClosed, and that of
+// hashidx.Freeze.
+func Freeze(shards []*Shard) ([]*Frozen, error) {
+	lockAll(shards)
+	defer func() {
+		for _, s := range shards {
+			s.mu.Unlock()
+		}
+	}()
+	frozen := make([]*Frozen, len(shards))
+	now := time.Now().UnixNano()
+	for i, s := range shards {
+		if s.closed {
+			return nil, ErrClosed
+		}
+		table, err := s.index.Freeze()
+		if err != nil {
+			return nil, fmt.Errorf("freeze index of shard %d: %w", s.cfg.Shard, err)
+		}
+		v := s.view.Load()
+		frozen[i] = &Frozen{shard: s, v: v.withTable(table), now: now, spans: v.spansLocked()}
+		s.counts.IndexSwaps++
+		s.publish(v.withTable(s.index.Table()))
+	}
+	return frozen, nil
+}
+
+// spansLocked lists the segments of v that have records.
+func (v *view) spansLocked() []span {
+	list := make([]span, 0, len(v.segments))
+	for i := range v.segments {
+		if seg := v.segments[i].seg; seg != nil && seg.records > 0 {
+			list = append(list, span{seg, seg.end, seg.minSeq})
+		}
+	}
+	return list
+}
+
+// lockAll takes all writer mutexes. A writer may hold its own for long (an index is rebuilt, a
+// segment created), and the writers of other shards are not to wait for that too: so it waits for a
+// mutex that is taken while it holds none, and then tries all again. Only if that does not succeed soon
+// it takes them one after the other, by rising number.
+func lockAll(shards []*Shard) {
+	for range lockAllTries {
+		taken := tryLockAll(shards)
+		if taken == len(shards) {
+			return
+		}
+		shards[taken].mu.Lock()
+		shards[taken].mu.Unlock() //nolint:staticcheck // to have waited for it is all there is to it
+		runtime.Gosched()
+	}
+	for _, s := range shards {
+		s.mu.Lock()
+	}
+}
+
+// tryLockAll takes all mutexes and returns their number, or none and the index of one that is taken.
+func tryLockAll(shards []*Shard) int {
+	for i, s := range shards {
+		if s.mu.TryLock() {
+			continue
+		}
+		for _, s := range shards[:i] {
+			s.mu.Unlock()
+		}
+		return i
+	}
+	return len(shards)
+}
+
+// Get is Shard.Get at the instant.
+func (f *Frozen) Get(key []byte, hash uint64) (value []byte, pin Pin, err error) {
+	loc, _ := f.v.table.First(hash)
+	if p, room := f.v.record(loc); p != nil {
+		if value, ok := plainValue(p, room, key); ok {
+			return value, f.v, nil
+		}
+	}
+	value, stale, err := f.v.find(key, hash, f.now)
+	if stale {
+		err = f.shard.missingSegment()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return value, f.v, nil
+}
+
+// Len is the number of keys, counting those whose expiry has passed.
+func (f *Frozen) Len() int { return f.v.table.Len() }

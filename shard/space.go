@@ -1,0 +1,172 @@
+package shard
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// The disk space of a shard is bounded against its live data. With r for Config.DeadRatio, all its
+// files take at most
+//
+//	live * (1/(1-r) + spaceOver) + spaceSlack first segments
+//
+// which for r = 0.5 is 2.2 times the live bytes. Live data that has expired does not count.
+//
+// Disk use grows where a segment is made: ahead of the writer, by the writer, by compaction. So that is
+// where the bound is held. A next segment that would pass it is not prepared; the shard owes space, and
+// compaction is asked for. If the active segment fills up before it has delivered, writers wait in
+// admit, without any lock, until it has, or until it says that it cannot: then the shard is stuck, and
+// writers go on past the bound rather than wait for ever, until the next roll tries again.
+const (
+	spaceOver  = 0.2
+	spaceSlack = 4 // first segments: 1 MiB with the defaults
+	// spaceStart is how far below the bound compaction begins by itself, in parts of the live bytes.
+	spaceStart = 0.2
+	// spaceReserve: a writer waits when less than this part of the active segment is left.
+	spaceReserve = 8
+)
+
+// space is the state of the bound, guarded by Shard.mu.
+type space struct {
+	owed     bool          // the next segment would pass the bound
+	stuck    bool          // compaction cannot help now
+	progress chan struct{} // closed when compaction has something to say; nil if nobody waits
+}
+
+// diskLocked is the length of all files of the shard.
+func (s *Shard) diskLocked() int64 {
+	n := s.savedSize
+	for _, seg := range s.segmentsLocked() {
+		n += seg.disk + seg.hint
+	}
+	return n
+}
+
+// boundLocked is what diskLocked is to stay below, less part of the live bytes.
+func (s *Shard) boundLocked(less float64) int64 {
+	live := s.live
+	now := time.Now().UnixNano()
+	for _, seg := range s.sealed {
+		live -= seg.expiredLive(now)
+	}
+	return int64(float64(live)*(1/(1-s.cfg.DeadRatio)+spaceOver-less)) + spaceSlack*s.cfg.FirstSegmentSize
+}
+
+// overBoundLocked decides whether a next segment would pass the bound, and sees to it if so.
+func (s *Shard) overBoundLocked() bool {
+	if !s.cfg.AutoCompact || s.cfg.DeadRatio >= 1 {
+		return false
+	}
+	disk := s.diskLocked() + s.nextCap(0)
+	s.space.owed = disk > s.boundLocked(0)
+	if s.space.owed || disk > s.boundLocked(spaceStart) {
+		s.cfg.WakeCompaction()
+	}
+	return s.space.owed
+}
+
+// expiredLive is an estimate of the bytes of records that have expired and that slots still point to.
+func (seg *segment) expiredLive(now int64) int64 {
+	if seg.total() == 0 {
+		return 0
+	}
+	// Those that were overwritten are no longer live: as many as of all records.
+	return int64(float64(seg.expiry.expired(now)) * float64(seg.live) / float64(seg.total()))
+}
+
+// lockToWrite takes the writer mutex for a write of about size bytes, when there is space for it.
+func (s *Shard) lockToWrite(size int64) {
+	s.lock()
+	if s.space.owed {
+		s.waitForSpace(size)
+	}
+}
+
+// admit is lockToWrite without keeping the mutex.
+func (s *Shard) admit(size int64) {
+	s.lockToWrite(size)
+	s.mu.Unlock()
+}
+
+// waitForSpace waits until a write of size bytes may go on. Holds mu before and after, not while it
+// waits.
+func (s *Shard) waitForSpace(size int64) {
+	start := time.Now()
+	waited := false
+	for s.mustWaitLocked(size) {
+		if s.space.progress == nil {
+			s.space.progress = make(chan struct{})
+		}
+		progress := s.space.progress
+		s.cfg.WakeCompaction()
+		s.mu.Unlock()
+		<-progress
+		s.lock()
+		waited = true
+	}
+	if waited {
+		s.counts.SpaceWaits++
+		s.counts.SpaceWaitedTime += time.Since(start)
+	}
+}
+
+func (s *Shard) mustWaitLocked(size int64) bool {
+	if !s.space.owed || s.space.stuck || s.closed || s.cfg.Health.Err() != nil || s.active == nil {
+		return false
+	}
+	if s.active.room() >= max(size, (s.active.size-headerSize)/spaceReserve) {
+		return false
+	}
+	return s.overBoundLocked()
+}
+
+// endWaitingLocked wakes the writers that wait for space.
+func (s *Shard) endWaitingLocked() {
+	if s.space.progress != nil {
+		close(s.space.progress)
+		s.space.progress = nil
+	}
+}
+
+// wakeCompactionLocked asks for compaction if there is something to do.
+func (s *Shard) wakeCompactionLocked() {
+	if s.cfg.AutoCompact && s.cfg.DeadRatio < 1 && s.diskLocked() > s.boundLocked(spaceStart) {
+		s.cfg.WakeCompaction()
+	}
+}
+
+// Pace bounds how fast compaction copies, over all shards of a store. Safe for concurrent use.
+type Pace struct {
+	perSecond int64 // bytes; 0: no bound
+
+	mu   sync.Mutex
+	next time.Time // guarded by mu; when what was allowed so far will have been used up
+}
+
+// NewPace allows perSecond bytes a second, or any number if it is 0.
+func NewPace(perSecond int64) *Pace { return &Pace{perSecond: perSecond} }
+
+// wait returns when n more bytes may be copied, or with the error of ctx.
+func (p *Pace) wait(ctx context.Context, n int64) error {
+	if p.perSecond == 0 {
+		return ctx.Err()
+	}
+	p.mu.Lock()
+	now := time.Now()
+	if p.next.Before(now) {
+		p.next = now
+	}
+	wait := p.next.Sub(now)
+	p.next = p.next.Add(time.Duration(float64(n) / float64(p.perSecond) * float64(time.Second)))
+	p.mu.Unlock()
+	if wait <= 0 {
+		return ctx.Err()
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(wait):
+		return nil
+	}
+}

@@ -1,0 +1,227 @@
+package shard
+
+import (
+	"fmt"
+	"slices"
+)
+
+// tail is the end of the log: the segments that are not sealed, and how far they go.
+type tail struct {
+	chain  []*segment // in the order of the log; those with the log's records
+	beyond []*segment // the others
+	end    uint64     // sequence number of the last record of the log
+	reason string     // why the log ends there, if bytes follow
+	torn   bool       // Resolve ended the log in front of a batch
+	heads  []head     // the batches with a part in the tail, in the order of the log
+}
+
+// head is the head of a batch's part in the tail.
+type head struct {
+	seq     uint64
+	entries []headEntry
+}
+
+// beyondReason is why segments beyond the end of the log do not count.
+func (t *tail) beyondReason() string {
+	if t.torn {
+		return t.reason
+	}
+	return "records before it are missing"
+}
+
+// readTail finds out where the log ends, and which batches the tail has. Nothing is entered into the
+// index yet: a batch of another shard may be what ends the log.
+func (r *Recovery) readTail(open []*segment) error {
+	t := &r.tail
+	t.end = r.s.seq
+	for {
+		i := slices.IndexFunc(open, func(seg *segment) bool { return firstSeq(seg) == t.end+1 })
+		if i < 0 {
+			break
+		}
+		seg := open[i]
+		open = slices.Delete(open, i, i+1)
+		t.chain = append(t.chain, seg)
+		if err := t.read(seg); err != nil {
+			return err
+		}
+	}
+	if len(t.chain) == 0 {
+		// No record follows the sealed ones. A segment that never had records can still be the active one.
+		empty := func(seg *segment) bool { return seg.mark.state == stateClosed && seg.mark.end == headerSize }
+		if i := slices.IndexFunc(open, empty); i >= 0 {
+			t.chain = append(t.chain, open[i])
+			open = slices.Delete(open, i, i+1)
+		}
+	}
+	for _, seg := range open {
+		if seg.mark.end > headerSize {
+			return corrupt(seg.path, headerSize, fmt.Sprintf(
+				"segment was synced, but the records before it end with number %d and do not lead to it", t.end))
+		}
+		if first := firstSeq(seg); first != 0 && first <= t.end {
+			return corrupt(seg.path, headerSize, fmt.Sprintf(
+				"segment begins with record %d, the log is on disk up to record %d, and no mark says that the segment is", first, t.end))
+		}
+	}
+	t.beyond = open
+	return nil
+}
+
+// firstSeq is the sequence number of the first record of an open segment, 0 if it has none.
+func firstSeq(seg *segment) uint64 {
+	rec, reason := decodeRecord(seg.bytes(seg.size)[headerSize:], true)
+	if reason != "" {
+		return 0
+	}
+	return rec.seq
+}
+
+// read goes through an open segment up to its first record that does not verify.
+func (t *tail) read(seg *segment) error {
+	b := seg.bytes(seg.size)
+	at := int64(headerSize)
+	t.reason = ""
+	for at < seg.size {
+		rec, why := decodeRecord(b[at:], true)
+		if why == "" && rec.seq != t.end+1 {
+			why = fmt.Sprintf("record has sequence number %d, not %d", rec.seq, t.end+1)
+		}
+		if why == "" && rec.kind == kindBatch {
+			why = t.addHead(&rec)
+		}
+		if why != "" {
+			t.reason = why
+			break
+		}
+		at += rec.size
+		t.end = rec.seq
+	}
+	if at < seg.mark.end {
+		return corrupt(seg.path, at, fmt.Sprintf("%s, and it was on disk up to offset %d", t.reason, seg.mark.end))
+	}
+	return nil
+}
+
+func (t *tail) addHead(rec *record) (reason string) {
+	entries, ok := decodeHead(rec.value)
+	if !ok {
+		return "head of a batch does not make sense"
+	}
+	t.heads = append(t.heads, head{rec.seq, entries})
+	return ""
+}
+
+// Resolve ends the logs of a store's shards, in the order of their numbers, in front of the first batch of
+// which any of them lacks its part. Ending one log may take a part of another batch, so it goes on until
+// nothing changes.
+func Resolve(rs []*Recovery) {
+	for changed := true; changed; {
+		changed = false
+		for _, r := range rs {
+			changed = r.tail.resolve(rs) || changed
+		}
+	}
+}
+
+func (t *tail) resolve(rs []*Recovery) (changed bool) {
+	for i, h := range t.heads {
+		for _, e := range h.entries {
+			if e.shard < len(rs) && rs[e.shard].tail.end >= e.lastSeq {
+				continue
+			}
+			t.end, t.torn = h.seq-1, true
+			t.reason = fmt.Sprintf("batch is incomplete: shard %d does not reach record %d", e.shard, e.lastSeq)
+			t.heads = t.heads[:i]
+			return true
+		}
+	}
+	return false
+}
+
+// applyTail enters the records of the tail into the index, up to the end of the log.
+func (r *Recovery) applyTail() error {
+	s, t := r.s, &r.tail
+	var last *segment
+	for i, seg := range t.chain {
+		if i > 0 && firstSeq(seg) > t.end {
+			t.beyond = append(t.chain[i:len(t.chain):len(t.chain)], t.beyond...)
+			t.chain = t.chain[:i]
+			break
+		}
+		if err := r.add(seg); err != nil {
+			return err
+		}
+		if err := r.applySegment(seg); err != nil {
+			return err
+		}
+		s.synced.Store(max(s.synced.Load(), seg.mark.lastSeq))
+		last = seg
+	}
+	for _, seg := range t.beyond {
+		if seg.mark.end > headerSize {
+			return corrupt(seg.path, headerSize, t.reason+", and the segment was synced")
+		}
+	}
+	r.report.Clean = (last == nil || last.mark.state == stateClosed && last.end == last.size) &&
+		len(t.chain) <= 1 && len(t.beyond) == 0
+	return nil
+}
+
+// applySegment enters a segment's records up to the end of the log.
+func (r *Recovery) applySegment(seg *segment) error {
+	s, t := r.s, &r.tail
+	b := seg.bytes(seg.size)
+	r.report.Scanned++
+	for seg.end < seg.size && s.seq < t.end {
+		rec, reason := decodeRecord(b[seg.end:], false)
+		if reason != "" {
+			return corrupt(seg.path, seg.end, "record was there a moment ago: "+reason)
+		}
+		if err := r.apply(seg, &rec); err != nil {
+			return err
+		}
+		s.seq = rec.seq
+	}
+	if seg.end < seg.mark.end {
+		return corrupt(seg.path, seg.end, fmt.Sprintf("%s, and it was on disk up to offset %d", t.reason, seg.mark.end))
+	}
+	return nil
+}
+
+// apply enters the record at seg.end into the index, as the newest of its key, and moves seg.end
+// behind it.
+func (r *Recovery) apply(seg *segment, rec *record) error {
+	s := r.s
+	loc := location(seg.number, seg.end)
+	seg.count(rec.kind, rec.seq, rec.size)
+	r.report.Records++
+	r.report.Bytes += rec.size
+	if rec.kind == kindBatch {
+		return nil
+	}
+	hash := s.cfg.Hash(rec.key)
+	if err := s.reserveSlots(1); err != nil {
+		return err
+	}
+	old, err := s.lookup(rec.key, hash)
+	if err != nil {
+		return err
+	}
+	if old.ok && old.record.kind == kindPut {
+		s.live -= old.record.size
+		s.view.Load().segments[locationNumber(old.loc)].seg.live -= old.record.size
+	}
+	if rec.kind == kindPut {
+		s.live += rec.size
+		seg.live += rec.size
+	} else {
+		r.tombstones = append(r.tombstones, tombstone{hash, loc})
+	}
+	if old.ok {
+		s.index.Update(old.pos, loc)
+	} else {
+		s.index.Insert(hash, loc)
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package shard
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// What compaction is to take, and when.
+
+// garbage is an estimate of the bytes that compacting seg would free: records that no slot points to,
+// and those that have expired. Tombstones count as garbage, but for those of which it is known that
+// they must stay as long as certain other segments do (blockers).
+func (seg *segment) garbage(now int64) int64 {
+	n := seg.dead() + seg.expiredLive(now)
+	if seg.blockers != nil {
+		n -= seg.tombs
+	}
+	return n
+}
+
+const (
+	// minGarbage is the part of a segment that must be garbage for the background to take it.
+	minGarbage = 1.0 / 8
+	// mostVictims bounds how many segments one compaction takes.
+	mostVictims = 64
+)
+
+// victimsLocked chooses segments for the background to compact, those with the largest part of garbage
+// first, until what they free brings the disk space below where compaction begins, or their live
+// records fill a segment. None if the space is in order, or if no segment is worth it.
+func (s *Shard) victimsLocked() []*segment {
+	disk := s.diskLocked() + s.nextCap(0)
+	excess := disk - s.boundLocked(spaceStart)
+	if excess <= 0 {
+		return nil
+	}
+	now := time.Now().UnixNano()
+	var candidates []*segment
+	for _, seg := range s.compactableLocked() {
+		if float64(seg.garbage(now)) >= minGarbage*float64(seg.total()) && seg.garbage(now) > 0 {
+			candidates = append(candidates, seg)
+		}
+	}
+	if len(candidates) == 0 {
+		return s.blockedLocked()
+	}
+	slices.SortFunc(candidates, func(a, b *segment) int {
+		return cmp.Compare(float64(b.garbage(now))/float64(b.total()), float64(a.garbage(now))/float64(a.total()))
+	})
+	return s.fill(candidates, now, excess+int64(spaceStart*float64(s.live))/4)
+}
+
+// fill takes from candidates, in order, until about enough bytes are freed or the output is full.
+func (s *Shard) fill(candidates []*segment, now, enough int64) []*segment {
+	var victims []*segment
+	var freed, output int64
+	for _, seg := range candidates {
+		out := seg.total() - seg.garbage(now)
+		if len(victims) > 0 && (freed >= enough || output+out > s.outputSize() || len(victims) == mostVictims) {
+			break
+		}
+		victims = append(victims, seg)
+		freed += seg.garbage(now)
+		output += out
+	}
+	return victims
+}
+
+// outputSize is how large a compacted segment may become, unless one input alone is larger.
+func (s *Shard) outputSize() int64 { return max(s.nextCap(0), s.cfg.FirstSegmentSize) }
+
+// blockedLocked is for when nothing else helps: the segment with the most blocked tombstones, together
+// with the segments that block them.
+func (s *Shard) blockedLocked() []*segment {
+	var most *segment
+	list := s.compactableLocked()
+	for _, seg := range list {
+		if seg.blockers != nil && seg.tombs > 0 && (most == nil || seg.tombs > most.tombs) {
+			most = seg
+		}
+	}
+	if most == nil || float64(most.tombs) < minGarbage*float64(most.total()) || len(most.blockers) >= mostVictims {
+		return nil
+	}
+	victims := []*segment{most}
+	output := most.total()
+	for _, seg := range list {
+		if seg != most && most.blockers[seg.id] {
+			victims = append(victims, seg)
+			output += seg.total() - seg.dead()
+		}
+	}
+	if output > MaxSegmentSize {
+		return nil
+	}
+	return victims
+}
+
+// compactableLocked lists the segments that are not written any more, and sound as far as is known.
+func (s *Shard) compactableLocked() []*segment {
+	return slices.DeleteFunc(slices.Clone(s.sealed), func(seg *segment) bool { return seg.damaged })
+}
+
+// CompactionNeed says how urgently the shard wants CompactOnce: 0 for not at all, most if writers wait.
+func (s *Shard) CompactionNeed() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.cfg.AutoCompact || s.cfg.DeadRatio >= 1 || s.cfg.Health.Err() != nil {
+		return 0
+	}
+	need := max(0, s.diskLocked()+s.nextCap(0)-s.boundLocked(spaceStart))
+	if s.space.progress != nil {
+		need += 1 << 60
+	}
+	return need
+}
