@@ -34,7 +34,8 @@ func (a *app) importCommand() *cobra.Command {
 folder is missing or empty. Inputs of any length are read as a stream. Formats:
 
   json    one JSON object: {"key": value, ...}
-  jsonl   JSON Lines: {"key": "...", "value": ...} on each line
+  jsonl   JSON Lines: {"key": "...", "value": ...} on each line. Bytes that are not UTF-8 are
+          written as "key_base64" and "value_base64"; export does so
   tsv     key, tab, value on each line. The value is the rest of the line, tabs included: there
           are no escapes and no quotes. "\n" and "\r\n" end a line
 
