@@ -53,7 +53,7 @@ func run(t *testing.T, dir, stdin string, args ...string) outcome {
 	t.Helper()
 	t.Setenv(dirEnv, dir)
 	var stdout, stderr bytes.Buffer
-	app := app{stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr}
+	app := app{parent: t.Context(), stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr}
 	code := app.run(args)
 	return outcome{code, stdout.String(), stderr.String()}
 }

@@ -10,6 +10,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,6 +20,6 @@ func main() {
 	// A reader of ours that has seen enough (head, less) makes the next write fail with EPIPE
 	// instead of killing the process: the store is closed like at any other end.
 	signal.Ignore(syscall.SIGPIPE)
-	app := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	app := &app{parent: context.Background(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(app.run(os.Args[1:]))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,7 @@ const dirEnv = "FREYJA_DIR"
 
 // app is one run of the tool: its streams and what the global flags said.
 type app struct {
+	parent         context.Context // of those that end with Ctrl-C
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
