@@ -38,6 +38,8 @@ func (a *app) run(args []string) int {
 	case err == nil || isBrokenPipe(err):
 	case code == exitUsage:
 		fmt.Fprintf(a.stderr, "%s\nusage: %s\nRun '%s --help' for more.\n", message(err), cmd.UseLine(), cmd.CommandPath())
+	case code == exitInterrupted:
+		fmt.Fprintln(a.stderr, message(errInterrupted))
 	default:
 		fmt.Fprintln(a.stderr, message(err))
 	}
@@ -48,7 +50,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "freyja",
 		Short: "Work with a freyja key-value store from the shell",
-		Long: `freyja fills, reads and looks into a freyja store: a folder of memory-mapped segments.
+		Long: `freyja fills, reads, checks and backs up a freyja store: a folder of memory-mapped segments.
 
 Every command but bench, version and completion needs the store's folder, from --dir or the
 environment variable FREYJA_DIR. One process at a time can have a store open for writing, and
@@ -58,9 +60,9 @@ Exit codes:
   0    done
   1    the key is not there, or the condition of the command does not hold
   2    the command line is wrong
-  3    the store cannot be used: locked, corrupt, not a store, disk full, I/O error
-  4    the input of an import cannot be read or has a bad line
-  130  interrupted; what had been imported is in the store`,
+  3    the store cannot be used or is damaged: locked, corrupt, not a store, disk full, I/O error
+  4    the input of an import or a restore cannot be read, or is bad
+  130  interrupted; what had been imported or compacted stays, and no half-written file does`,
 		Example: `  freyja --dir data import packages.json
   freyja --dir data get left-pad
   FREYJA_DIR=data freyja stat`,
@@ -78,8 +80,9 @@ Exit codes:
 	root.SetErr(a.stderr)
 	root.PersistentFlags().StringVar(&a.dirFlag, "dir", "", "the store's `folder` (default: $"+dirEnv+")")
 	root.AddCommand(
-		a.importCommand(), a.getCommand(), a.putCommand(), a.delCommand(),
-		a.statCommand(), a.benchCommand(), a.versionCommand(),
+		a.importCommand(), a.exportCommand(), a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
+		a.statCommand(),
+		a.benchCommand(), a.versionCommand(),
 	)
 	return root
 }
@@ -115,19 +118,25 @@ func (a *app) reportCuts(db *freyja.DB, err error) (*freyja.DB, error) {
 }
 
 // openExisting opens the store for writing but does not create one.
-func (a *app) openExisting() (*freyja.DB, error) {
+func (a *app) openExisting(opts *freyja.Options) (*freyja.DB, error) {
+	dir, err := a.existingDir()
+	if err != nil {
+		return nil, err
+	}
+	return a.reportCuts(freyja.Open(dir, opts))
+}
+
+// existingDir is the store's folder, which has something in it.
+func (a *app) existingDir() (string, error) {
 	dir, err := a.dir()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
+	if err == nil && len(entries) == 0 {
+		err = fmt.Errorf("open %q: the folder is empty: %w", dir, freyja.ErrNotStore)
 	}
-	if len(entries) == 0 {
-		return nil, fmt.Errorf("open %q: the folder is empty: %w", dir, freyja.ErrNotStore)
-	}
-	return a.reportCuts(freyja.Open(dir, nil))
+	return dir, err
 }
 
 // openReadOnly opens a store that exists and leaves its files as they are.
