@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -43,6 +44,9 @@ func (a *app) run(args []string) int {
 	default:
 		fmt.Fprintln(a.stderr, message(err))
 	}
+	if code == exitStore && errors.Is(err, freyja.ErrCorrupt) && cmd.Name() != "repair" {
+		fmt.Fprintln(a.stderr, "Run 'freyja repair' to take out what is damaged and keep the rest.")
+	}
 	return code
 }
 
@@ -81,7 +85,7 @@ Exit codes:
 	root.PersistentFlags().StringVar(&a.dirFlag, "dir", "", "the store's `folder` (default: $"+dirEnv+")")
 	root.AddCommand(
 		a.importCommand(), a.exportCommand(), a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
-		a.statCommand(),
+		a.statCommand(), a.verifyCommand(), a.repairCommand(),
 		a.benchCommand(), a.versionCommand(),
 	)
 	return root
