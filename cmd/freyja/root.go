@@ -85,7 +85,7 @@ Exit codes:
 	root.PersistentFlags().StringVar(&a.dirFlag, "dir", "", "the store's `folder` (default: $"+dirEnv+")")
 	root.AddCommand(
 		a.importCommand(), a.exportCommand(), a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
-		a.statCommand(), a.verifyCommand(), a.repairCommand(),
+		a.statCommand(), a.verifyCommand(), a.repairCommand(), a.compactCommand(),
 		a.benchCommand(), a.versionCommand(),
 	)
 	return root
