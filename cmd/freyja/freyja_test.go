@@ -383,13 +383,13 @@ func TestUsageErrors(t *testing.T) {
 	require.NotEmpty(t, requireOutcome(t, "", exitOK, "", "completion", "bash").stdout)
 }
 
-// No command but import, put and bench makes a store, and none touches a folder that is not one.
+// No command but import, put, restore and bench makes a store, and none touches a folder that is not one.
 func TestNotAStore(t *testing.T) {
 	missing, empty := filepath.Join(t.TempDir(), "missing"), t.TempDir()
 	foreign := filepath.Dir(write(t, "letter.txt", "dear"))
 	for _, dir := range []string{missing, empty, foreign} {
 		for _, args := range [][]string{
-			{"get", "a"}, {"stat"}, {"del", "a"}, {"scan"}, {"export"}, {"verify"}, {"repair"}, {"compact"},
+			{"get", "a"}, {"stat"}, {"del", "a"}, {"scan"}, {"export"}, {"verify"}, {"repair"}, {"compact"}, {"backup", "-"},
 		} {
 			requireOutcome(t, dir, exitStore, "", args...)
 		}
@@ -430,7 +430,7 @@ func TestSecondProcessIsLockedOutOfMaintenance(t *testing.T) {
 	db, err := freyja.Open(dir, nil)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
-	for _, args := range [][]string{{"scan"}, {"export"}, {"verify"}, {"compact"}, {"repair"}} {
+	for _, args := range [][]string{{"scan"}, {"export"}, {"verify"}, {"compact"}, {"backup", "-"}, {"repair"}} {
 		got := runProcess(t, dir, "", args...)
 		require.Equal(t, exitStore, got.code, "%q: %s", args, got.stderr)
 		require.Contains(t, got.stderr, "locked", "%q", args)
@@ -443,7 +443,7 @@ func TestInterruptedAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	pairs := samplePairs(100)
 	fill(t, dir, nil, pairs)
-	for _, args := range [][]string{{"scan"}, {"export"}, {"verify"}, {"repair"}, {"compact"}} {
+	for _, args := range [][]string{{"scan"}, {"export"}, {"verify"}, {"repair"}, {"compact"}, {"backup", "-"}} {
 		got := runInterrupted(t, dir, args...)
 		require.Equal(t, exitInterrupted, got.code, "%q: %s", args, got.stderr)
 		require.Equal(t, "freyja: interrupted\n", got.stderr, "%q", args)

@@ -69,6 +69,7 @@ Exit codes:
   130  interrupted; what had been imported or compacted stays, and no half-written file does`,
 		Example: `  freyja --dir data import packages.json
   freyja --dir data get left-pad
+  freyja --dir data backup data.backup
   FREYJA_DIR=data freyja stat`,
 		Version:       version(),
 		SilenceErrors: true,
@@ -85,7 +86,7 @@ Exit codes:
 	root.PersistentFlags().StringVar(&a.dirFlag, "dir", "", "the store's `folder` (default: $"+dirEnv+")")
 	root.AddCommand(
 		a.importCommand(), a.exportCommand(), a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
-		a.statCommand(), a.verifyCommand(), a.repairCommand(), a.compactCommand(),
+		a.statCommand(), a.verifyCommand(), a.repairCommand(), a.compactCommand(), a.backupCommand(), a.restoreCommand(),
 		a.benchCommand(), a.versionCommand(),
 	)
 	return root
