@@ -16,8 +16,8 @@ func (a *app) backupCommand() *cobra.Command {
 		Use:   "backup FILE|-",
 		Short: "Write the whole store to one file",
 		Long: `backup writes the store as it is at one instant to FILE, or with "-" to standard output: one stream
-with checksums, without dead records, that restore makes a store of. The last line on standard error
-says how many keys it holds. backup opens the store without changing it.
+with checksums, without dead records, that restore makes a store of. Keys that expire keep the time at
+which they do. The last line on standard error says how many keys the backup holds. backup opens the store without changing it.
 
 FILE is written under its name with ".tmp" behind and gets its name when it is complete and on disk;
 a backup that has the name stays until then. What goes to standard output is complete only if

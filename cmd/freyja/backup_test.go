@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -94,11 +95,29 @@ func TestRestoreIntoAFullFolder(t *testing.T) {
 	path := backedUp(t, map[string]string{"a": "1"})
 	store, foreign := t.TempDir(), filepath.Dir(write(t, "letter.txt", "dear"))
 	fill(t, store, nil, map[string]string{"b": "2"})
-	requireOutcome(t, store, exitStore, "", "restore", path)
+	requireOutcome(t, store, exitStore, "not empty", "restore", path)
 	requireStore(t, store, map[string]string{"b": "2"})
-	requireOutcome(t, foreign, exitStore, "", "restore", path)
+	requireOutcome(t, foreign, exitStore, "not empty", "restore", path)
 	require.Equal(t, []string{"letter.txt"}, folder(t, foreign))
 	requireOutcome(t, filepath.Join(t.TempDir(), "store"), exitUsage, "", "restore", path, "--shards", "3")
+}
+
+// Without --shards there are as many as there were.
+func TestRestoreKeepsShards(t *testing.T) {
+	path, dir := backedUp(t, samplePairs(100)), t.TempDir()
+	requireOutcome(t, dir, exitOK, "in 4 shards", "restore", path)
+}
+
+// A key that expires is backed up with the time at which it does.
+func TestBackupKeepsExpiry(t *testing.T) {
+	dir, other, path := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "data.backup")
+	requireOutcome(t, dir, exitOK, "", "put", "stays", "1", "--ttl", "1h")
+	requireOutcome(t, dir, exitOK, "", "put", "goes", "2", "--ttl", "1s")
+	requireOutcome(t, dir, exitOK, "backed up", "backup", path)
+	requireOutcome(t, other, exitOK, "", "restore", path)
+	require.Equal(t, "1", requireOutcome(t, other, exitOK, "", "get", "stays").stdout)
+	time.Sleep(time.Second)
+	requireOutcome(t, other, exitNotMet, "", "get", "goes")
 }
 
 func TestRestoreInterrupted(t *testing.T) {

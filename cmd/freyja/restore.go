@@ -19,7 +19,7 @@ func (a *app) restoreCommand() *cobra.Command {
 		Short: "Make a store from a backup",
 		Long: `restore reads what backup wrote from FILE, or with "-" from standard input, and makes a store of it in
 the store's folder, which must be missing or empty. --shards may differ from what the store had that was
-backed up: so a store gets another number of shards.
+backed up: so a store gets another number of shards. Keys expire when they would have in that store.
 
 A backup that is damaged or cut short is an error with exit code 4 and leaves no store; so does Ctrl-C.
 When restore exits with 0, the store is on disk, has been opened, and the last line on standard
@@ -30,7 +30,7 @@ error says how many keys it has.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.restore(args[0], shards) },
 	}
-	cmd.Flags().IntVar(&shards, "shards", 0, "shards of the store, a power of two (default: the library's)")
+	cmd.Flags().IntVar(&shards, "shards", 0, "shards of the store, a power of two (default: as many as the backed-up store had)")
 	return cmd
 }
 
@@ -38,6 +38,9 @@ error says how many keys it has.`,
 func (a *app) restore(from string, shards int) error {
 	dir, err := a.dir()
 	if err != nil {
+		return err
+	}
+	if err := requireEmpty(dir); err != nil {
 		return err
 	}
 	ctx, stop := a.interruptible()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -142,6 +143,18 @@ func (a *app) existingDir() (string, error) {
 		err = fmt.Errorf("open %q: the folder is empty: %w", dir, freyja.ErrNotStore)
 	}
 	return dir, err
+}
+
+// requireEmpty refuses a folder that has something in it, for commands that make a store of their own.
+func requireEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case len(entries) > 0:
+		return fmt.Errorf("the folder %q is not empty, and the store needs one of its own", dir)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
 }
 
 // openReadOnly opens a store that exists and leaves its files as they are.
