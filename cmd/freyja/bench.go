@@ -127,14 +127,7 @@ func (a *app) benchDir() (dir string, remove func(), err error) {
 		dir, err = os.MkdirTemp("", "freyja-bench-")
 		return dir, func() { _ = os.RemoveAll(dir) }, err
 	}
-	entries, err := os.ReadDir(a.dirFlag)
-	if len(entries) > 0 {
-		return "", nil, fmt.Errorf("bench %q: the folder is not empty; bench needs one of its own", a.dirFlag)
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", nil, err
-	}
-	return a.dirFlag, func() {}, nil
+	return a.dirFlag, func() {}, requireEmpty(a.dirFlag)
 }
 
 // bench is one run. Key i is "key" and 13 digits; its value repeats i in 8 bytes, so that a

@@ -16,7 +16,7 @@ when del exits with 0. The keys are deleted one after the other: if one fails, t
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.del(args, enc) },
 	}
-	enc.addFlag(cmd)
+	enc.addFlag(cmd, "KEY")
 	return cmd
 }
 
@@ -27,7 +27,7 @@ func (a *app) del(names []string, enc keyEncoding) (err error) {
 			return err
 		}
 	}
-	db, err := a.openExisting()
+	db, err := a.openExisting(nil)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -45,7 +46,7 @@ func exitCode(err error) int {
 	case errors.As(err, &usage),
 		errors.Is(err, freyja.ErrInvalidOptions):
 		return exitUsage
-	case errors.Is(err, errInterrupted):
+	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled): // only Ctrl-C cancels
 		return exitInterrupted
 	case errors.As(err, &input): // before the key errors, which it may wrap
 		return exitInput

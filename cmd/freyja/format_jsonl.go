@@ -3,10 +3,19 @@ package main
 import (
 	"errors"
 	"io"
+	"strings"
 )
 
-// jsonLines reads JSON Lines: on each line an object {"key": ..., "value": ...}. Blank lines
-// count as lines and are otherwise passed over.
+// The names in an object of a line. With the suffix, the string is base64 (standard, padded) of
+// what it stands for: bytes that are not UTF-8 have no other form in JSON.
+const (
+	nameKey      = "key"
+	nameValue    = "value"
+	base64Suffix = "_base64"
+)
+
+// jsonLines reads JSON Lines: on each line an object {"key": ..., "value": ...}, either name with
+// or without base64Suffix. Blank lines count as lines and are otherwise passed over.
 func jsonLines(r io.Reader, name string) source {
 	return func(yield func(pair, error) bool) {
 		text, err := newScanner(r, name)
@@ -43,9 +52,9 @@ type lineReader struct {
 	nameText, keyText, valueText []byte // reused from line to line
 }
 
-var errUnknownName = errors.New(`is neither "key" nor "value"`)
+var errUnknownName = errors.New(`is neither "key" nor "value", with or without "_base64"`)
 
-const maxNameText = 64 // bytes; "key" and "value", all escaped, fit
+const maxNameText = 128 // bytes; "value_base64", all escaped, fits
 
 // line reads the next line that is not blank, without its end unless a pair comes back.
 func (l *lineReader) line() (pair, error) {
@@ -67,8 +76,8 @@ func (l *lineReader) line() (pair, error) {
 	return l.decodePair(key, value)
 }
 
-// object reads an object that has a "key", a string, and a "value", and nothing else. What it
-// does not know it refuses: a misspelled name must not become an empty value.
+// object reads an object that has a key, a string, and a value, and nothing else. What it does not
+// know it refuses: a misspelled name must not become an empty value.
 func (l *lineReader) object() (key, value jsonText, err error) {
 	if err := l.expect('{'); err != nil {
 		return key, value, err
@@ -78,15 +87,19 @@ func (l *lineReader) object() (key, value jsonText, err error) {
 		if err != nil {
 			return key, value, err
 		}
+		base, isBase64 := strings.CutSuffix(name, base64Suffix)
 		switch {
-		case name == "key" && key.kind == 0:
+		case base == nameKey && key.kind != 0, base == nameValue && value.kind != 0:
+			err = l.fatalf("a second %q", base)
+		case base == nameKey:
 			key, err = l.stringText(l.keyText, maxKeyText)
-			l.keyText = key.text
-		case name == "value" && value.kind == 0:
+			key.base64, l.keyText = isBase64, key.text
+		case base == nameValue && isBase64:
+			value, err = l.stringText(l.valueText, maxValueText)
+			value.base64, l.valueText = true, value.text
+		case base == nameValue:
 			value, err = l.value(l.valueText, maxValueText)
 			l.valueText = value.text
-		case name == "key", name == "value":
-			err = l.fatalf("a second %q", name)
 		default:
 			err = l.fatalf("%q %w", name, errUnknownName)
 		}

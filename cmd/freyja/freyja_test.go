@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,9 +52,22 @@ func command(t *testing.T, dir string, args ...string) *exec.Cmd {
 // run runs the tool on the store in dir, in this process.
 func run(t *testing.T, dir, stdin string, args ...string) outcome {
 	t.Helper()
+	return runUntil(t.Context(), t, dir, stdin, args...)
+}
+
+// runInterrupted is run with Ctrl-C pressed already.
+func runInterrupted(t *testing.T, dir string, args ...string) outcome {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return runUntil(ctx, t, dir, "", args...)
+}
+
+func runUntil(ctx context.Context, t *testing.T, dir, stdin string, args ...string) outcome {
+	t.Helper()
 	t.Setenv(dirEnv, dir)
 	var stdout, stderr bytes.Buffer
-	app := app{stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr}
+	app := app{parent: ctx, stdin: strings.NewReader(stdin), stdout: &stdout, stderr: &stderr}
 	code := app.run(args)
 	return outcome{code, stdout.String(), stderr.String()}
 }
@@ -369,12 +383,14 @@ func TestUsageErrors(t *testing.T) {
 	require.NotEmpty(t, requireOutcome(t, "", exitOK, "", "completion", "bash").stdout)
 }
 
-// No command but import, put and bench makes a store, and none touches a folder that is not one.
+// No command but import, put, restore and bench makes a store, and none touches a folder that is not one.
 func TestNotAStore(t *testing.T) {
 	missing, empty := filepath.Join(t.TempDir(), "missing"), t.TempDir()
 	foreign := filepath.Dir(write(t, "letter.txt", "dear"))
 	for _, dir := range []string{missing, empty, foreign} {
-		for _, args := range [][]string{{"get", "a"}, {"stat"}, {"del", "a"}} {
+		for _, args := range [][]string{
+			{"get", "a"}, {"stat"}, {"del", "a"}, {"scan"}, {"export"}, {"verify"}, {"repair"}, {"compact"}, {"backup", "-"},
+		} {
 			requireOutcome(t, dir, exitStore, "", args...)
 		}
 	}
@@ -407,6 +423,32 @@ func TestSecondProcessIsLockedOut(t *testing.T) {
 	require.Equal(t, outcome{}, runProcess(t, dir, "1", "put", "a", "-"))
 	require.Equal(t, outcome{stdout: "1"}, runProcess(t, dir, "", "get", "a"))
 	require.Equal(t, exitNotMet, runProcess(t, dir, "", "get", "b").code)
+}
+
+func TestSecondProcessIsLockedOutOfMaintenance(t *testing.T) {
+	dir := t.TempDir()
+	db, err := freyja.Open(dir, nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	for _, args := range [][]string{{"scan"}, {"export"}, {"verify"}, {"compact"}, {"backup", "-"}, {"repair"}} {
+		got := runProcess(t, dir, "", args...)
+		require.Equal(t, exitStore, got.code, "%q: %s", args, got.stderr)
+		require.Contains(t, got.stderr, "locked", "%q", args)
+		require.Empty(t, got.stdout, "%q", args)
+	}
+}
+
+// Each command that may take long ends when it is told to, and leaves the store as it is.
+func TestInterruptedAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	pairs := samplePairs(100)
+	fill(t, dir, nil, pairs)
+	for _, args := range [][]string{{"scan"}, {"export"}, {"verify"}, {"repair"}, {"compact"}, {"backup", "-"}} {
+		got := runInterrupted(t, dir, args...)
+		require.Equal(t, exitInterrupted, got.code, "%q: %s", args, got.stderr)
+		require.Equal(t, "freyja: interrupted\n", got.stderr, "%q", args)
+	}
+	requireStore(t, dir, pairs)
 }
 
 func TestStat(t *testing.T) {

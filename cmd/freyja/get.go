@@ -28,7 +28,7 @@ standard output is a terminal. If the key is not there, get says so and exits wi
 			return a.get(key, args[0])
 		},
 	}
-	enc.addFlag(cmd)
+	enc.addFlag(cmd, "KEY")
 	return cmd
 }
 

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +31,8 @@ func (a *app) importCommand() *cobra.Command {
 folder is missing or empty. Inputs of any length are read as a stream. Formats:
 
   json    one JSON object: {"key": value, ...}
-  jsonl   JSON Lines: {"key": "...", "value": ...} on each line
+  jsonl   JSON Lines: {"key": "...", "value": ...} on each line. Bytes that are not UTF-8 are
+          written as "key_base64" and "value_base64"; export does so
   tsv     key, tab, value on each line. The value is the rest of the line, tabs included: there
           are no escapes and no quotes. "\n" and "\r\n" end a line
 
@@ -83,9 +81,8 @@ func (a *app) importFrom(from string, opts importOptions) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := a.interruptible()
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 
 	in, err := a.openInput(ctx, from, opts)
 	if err != nil {
@@ -126,28 +123,15 @@ func (a *app) openInput(ctx context.Context, from string, opts importOptions) (*
 	if opts.tree {
 		return a.openTree(from, opts)
 	}
-	name, file := from, a.stdin
-	in := &input{close: func() {}}
-	if from == "-" {
-		name = "standard input"
-	} else {
-		f, err := os.Open(from)
-		if err != nil {
-			return nil, &inputError{at: position{name: from}, err: errors.Unwrap(err), fatal: true}
-		}
-		file, in.close = f, func() { _ = f.Close() } // only read from
-		if info, err := f.Stat(); err == nil && info.IsDir() {
-			in.close()
-			return nil, &inputError{at: position{name: from}, err: errors.New("a folder; --tree imports its files"), fatal: true}
-		}
+	file, err := a.openInputFile(from)
+	if errors.Is(err, errFolder) {
+		return nil, fmt.Errorf("%w; --tree imports the files in it", err)
 	}
-	size := int64(-1)
-	if f, ok := file.(*os.File); ok {
-		size = bytesAhead(f)
+	if err != nil {
+		return nil, err
 	}
-	in.progress = newProgress(a.stderr, size)
-	var err error
-	in.pairs, err = format(opts.format).source(newReadAhead(ctx, in.progress.reader(file)), name)
+	in := &input{progress: newProgress(a.stderr, "importing", file.size), close: file.close}
+	in.pairs, err = format(opts.format).source(newReadAhead(ctx, in.progress.reader(file)), file.name)
 	if err != nil {
 		in.close()
 		return nil, err
@@ -167,7 +151,7 @@ func (a *app) openTree(root string, opts importOptions) (*input, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &input{tree: t, progress: newProgress(a.stderr, -1), close: func() {}}
+	in := &input{tree: t, progress: newProgress(a.stderr, "importing", -1), close: func() {}}
 	in.pairs = func(yield func(pair, error) bool) {
 		t.pairs(func(p pair, err error) bool {
 			in.progress.add(len(p.value))

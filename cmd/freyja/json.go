@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type jsonText struct {
 	kind byte // its first byte: '"', '{', '[', or that of a number or literal
 	over bool // it was longer than the limit, and text is only its begin
 	at   position
+	// base64 says that the string stands for bytes, not characters.
+	base64 bool
 }
 
 // peek skips blanks and gives the next byte, which stays unread.
@@ -185,8 +188,9 @@ func (s *jsonScanner) nested(buf []byte, limit int, first byte) (jsonText, error
 	return t, nil
 }
 
-// decode is the bytes that t stands for in a store: of a string its characters in UTF-8, of null
-// none, of any other value its text without blanks. They lie in t's memory or the scanner's.
+// decode is the bytes that t stands for in a store: of a string its characters in UTF-8 or what they
+// are the base64 of, of null none, of any other value its text without blanks. They may lie in t's
+// memory or the scanner's.
 func (s *jsonScanner) decode(t jsonText) ([]byte, error) {
 	switch {
 	case t.over:
@@ -198,7 +202,14 @@ func (s *jsonScanner) decode(t jsonText) ([]byte, error) {
 		if err != nil {
 			return nil, errorf(t.at, "%w", err)
 		}
-		return plain, nil
+		if !t.base64 {
+			return plain, nil
+		}
+		decoded, err := base64.StdEncoding.AppendDecode(nil, plain)
+		if err != nil {
+			return nil, errorf(t.at, "not base64 (standard, padded)")
+		}
+		return decoded, nil
 	}
 	s.compact.Reset()
 	if err := json.Compact(&s.compact, t.text); err != nil {

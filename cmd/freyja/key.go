@@ -17,10 +17,11 @@ const (
 	keyBase64 keyEncoding = "base64"
 )
 
-func (e *keyEncoding) addFlag(cmd *cobra.Command) {
+// addFlag adds --key-encoding, which is about the argument called what.
+func (e *keyEncoding) addFlag(cmd *cobra.Command, what string) {
 	*e = keyRaw
 	cmd.Flags().StringVar((*string)(e), "key-encoding", string(keyRaw),
-		"how KEY is written: raw, hex or base64 (standard, padded)")
+		"how "+what+" is written: raw, hex or base64 (standard, padded)")
 	_ = cmd.RegisterFlagCompletionFunc("key-encoding", // fails only for a flag that does not exist
 		cobra.FixedCompletions([]string{string(keyRaw), string(keyHex), string(keyBase64)}, cobra.ShellCompDirectiveNoFileComp))
 }

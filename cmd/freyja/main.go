@@ -1,15 +1,19 @@
-// Command freyja fills, reads and looks into a freyja store from the shell.
+// Command freyja fills, reads, checks and backs up a freyja store from the shell.
 //
 //	freyja --dir data import packages.json
 //	freyja --dir data get left-pad
-//	freyja --dir data stat
+//	freyja --dir data scan --prefix left-
+//	freyja --dir data backup data.backup
 //
 // Each command is a file of its own. Import is two halves: a source (format_*.go, tree.go), which
-// turns an input into pairs and knows nothing of stores, and the importer, which writes them.
-// What a command returns becomes an exit code in exit.go and nowhere else.
+// turns an input into pairs and knows nothing of stores, and the importer, which writes them. Export
+// writes what import reads (jsonl_writer.go). A file that a command makes is an output (output.go), which
+// takes its name only when complete. What a command returns becomes an exit code in exit.go and nowhere
+// else.
 package main
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,6 +23,6 @@ func main() {
 	// A reader of ours that has seen enough (head, less) makes the next write fail with EPIPE
 	// instead of killing the process: the store is closed like at any other end.
 	signal.Ignore(syscall.SIGPIPE)
-	app := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	app := &app{parent: context.Background(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(app.run(os.Args[1:]))
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -12,34 +11,55 @@ import (
 // progressEvery is the shortest time between two drawings of the bar.
 const progressEvery = 100 * time.Millisecond
 
-// progress draws how far an import is, for a person at a terminal; otherwise it is nil, which
+// progress draws how far a command is, for a person at a terminal; otherwise it is nil, which
 // all its methods take.
 type progress struct{ bar *progressbar.ProgressBar }
 
-// newProgress shows size bytes to come, with rate and time left; -1: nobody knows how many, and
-// only what is done and the rate are shown.
-func newProgress(w io.Writer, size int64) *progress {
+// newProgress says what is being done and shows size bytes to come, with rate and time left; -1:
+// nobody knows how many, and only what is done and the rate are shown.
+func newProgress(w io.Writer, doing string, size int64) *progress {
 	if !isTerminal(w) {
 		return nil
 	}
-	return &progress{progressbar.NewOptions64(size,
-		progressbar.OptionSetDescription("importing"),
+	return newBar(w, doing, size, progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true))
+}
+
+// newPairProgress is newProgress for pairs instead of bytes.
+func newPairProgress(w io.Writer, doing string, pairs int64) *progress {
+	if !isTerminal(w) {
+		return nil
+	}
+	return newBar(w, doing, pairs, progressbar.OptionShowIts(), progressbar.OptionSetItsString("pairs"))
+}
+
+func newBar(w io.Writer, doing string, size int64, unit ...progressbar.Option) *progress {
+	return &progress{progressbar.NewOptions64(size, append(unit,
+		progressbar.OptionSetDescription(doing),
 		progressbar.OptionSetWriter(w),
-		progressbar.OptionShowBytes(true),
-		progressbar.OptionUseIECUnits(true),
 		progressbar.OptionSetPredictTime(true),
 		progressbar.OptionThrottle(progressEvery),
 		progressbar.OptionSetWidth(30),
 		progressbar.OptionClearOnFinish(),
-	)}
+	)...)}
 }
 
-// A bar that cannot be drawn is no reason to stop an import: its errors are dropped.
+// A bar that cannot be drawn is no reason to stop a command: its errors are dropped.
 
 func (p *progress) add(bytes int) {
 	if p != nil {
 		_ = p.bar.Add(bytes)
 	}
+}
+
+// upTo is the function that the library's long operations report to.
+func (p *progress) upTo(done, total int64) {
+	if p == nil {
+		return
+	}
+	if p.bar.GetMax64() != total {
+		p.bar.ChangeMax64(total)
+	}
+	_ = p.bar.Set64(min(done, total))
 }
 
 // done takes the bar off the screen.
@@ -58,6 +78,25 @@ func (p *progress) reader(r io.Reader) io.Reader {
 	return progressReader{r, p}
 }
 
+// writer counts what is written to w.
+func (p *progress) writer(w io.Writer) io.Writer {
+	if p == nil {
+		return w
+	}
+	return progressWriter{w, p}
+}
+
+type progressWriter struct {
+	w io.Writer
+	p *progress
+}
+
+func (w progressWriter) Write(b []byte) (int, error) {
+	n, err := w.w.Write(b)
+	w.p.add(n)
+	return n, err
+}
+
 type progressReader struct {
 	r io.Reader
 	p *progress
@@ -67,19 +106,6 @@ func (r progressReader) Read(b []byte) (int, error) {
 	n, err := r.r.Read(b)
 	r.p.add(n)
 	return n, err
-}
-
-// bytesAhead is how many bytes are left to read in file, -1 if that cannot be known.
-func bytesAhead(file *os.File) int64 {
-	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return -1
-	}
-	at, err := file.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return -1
-	}
-	return max(0, info.Size()-at)
 }
 
 // iec writes a number of bytes for people.

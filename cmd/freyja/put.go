@@ -36,7 +36,7 @@ folder is missing or empty. The value is on disk when put exits with 0.`,
 			return a.put(args[0], args[1], opts)
 		},
 	}
-	opts.enc.addFlag(cmd)
+	opts.enc.addFlag(cmd, "KEY")
 	cmd.Flags().DurationVar(&opts.ttl, "ttl", 0, "time after which the key is gone, such as 90s or 24h")
 	cmd.Flags().BoolVar(&opts.ifAbsent, "if-absent", false, "exit with 1 and store nothing if the key is there")
 	return cmd

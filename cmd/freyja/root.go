@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -16,6 +19,7 @@ const dirEnv = "FREYJA_DIR"
 
 // app is one run of the tool: its streams and what the global flags said.
 type app struct {
+	parent         context.Context // of those that end with Ctrl-C
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
@@ -36,8 +40,13 @@ func (a *app) run(args []string) int {
 	case err == nil || isBrokenPipe(err):
 	case code == exitUsage:
 		fmt.Fprintf(a.stderr, "%s\nusage: %s\nRun '%s --help' for more.\n", message(err), cmd.UseLine(), cmd.CommandPath())
+	case code == exitInterrupted:
+		fmt.Fprintln(a.stderr, message(errInterrupted))
 	default:
 		fmt.Fprintln(a.stderr, message(err))
+	}
+	if code == exitStore && errors.Is(err, freyja.ErrCorrupt) && cmd.Name() != "repair" {
+		fmt.Fprintln(a.stderr, "Run 'freyja repair' to take out what is damaged and keep the rest.")
 	}
 	return code
 }
@@ -46,7 +55,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "freyja",
 		Short: "Work with a freyja key-value store from the shell",
-		Long: `freyja fills, reads and looks into a freyja store: a folder of memory-mapped segments.
+		Long: `freyja fills, reads, checks and backs up a freyja store: a folder of memory-mapped segments.
 
 Every command but bench, version and completion needs the store's folder, from --dir or the
 environment variable FREYJA_DIR. One process at a time can have a store open for writing, and
@@ -56,11 +65,12 @@ Exit codes:
   0    done
   1    the key is not there, or the condition of the command does not hold
   2    the command line is wrong
-  3    the store cannot be used: locked, corrupt, not a store, disk full, I/O error
-  4    the input of an import cannot be read or has a bad line
-  130  interrupted; what had been imported is in the store`,
+  3    the store cannot be used or is damaged: locked, corrupt, not a store, disk full, I/O error
+  4    the input of an import or a restore cannot be read, or is bad
+  130  interrupted; what had been imported or compacted stays, and no half-written file does`,
 		Example: `  freyja --dir data import packages.json
   freyja --dir data get left-pad
+  freyja --dir data backup data.backup
   FREYJA_DIR=data freyja stat`,
 		Version:       version(),
 		SilenceErrors: true,
@@ -76,8 +86,9 @@ Exit codes:
 	root.SetErr(a.stderr)
 	root.PersistentFlags().StringVar(&a.dirFlag, "dir", "", "the store's `folder` (default: $"+dirEnv+")")
 	root.AddCommand(
-		a.importCommand(), a.getCommand(), a.putCommand(), a.delCommand(),
-		a.statCommand(), a.benchCommand(), a.versionCommand(),
+		a.importCommand(), a.exportCommand(), a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
+		a.statCommand(), a.verifyCommand(), a.repairCommand(), a.compactCommand(), a.backupCommand(), a.restoreCommand(),
+		a.benchCommand(), a.versionCommand(),
 	)
 	return root
 }
@@ -113,19 +124,37 @@ func (a *app) reportCuts(db *freyja.DB, err error) (*freyja.DB, error) {
 }
 
 // openExisting opens the store for writing but does not create one.
-func (a *app) openExisting() (*freyja.DB, error) {
+func (a *app) openExisting(opts *freyja.Options) (*freyja.DB, error) {
+	dir, err := a.existingDir()
+	if err != nil {
+		return nil, err
+	}
+	return a.reportCuts(freyja.Open(dir, opts))
+}
+
+// existingDir is the store's folder, which has something in it.
+func (a *app) existingDir() (string, error) {
 	dir, err := a.dir()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
+	if err == nil && len(entries) == 0 {
+		err = fmt.Errorf("open %q: the folder is empty: %w", dir, freyja.ErrNotStore)
 	}
-	if len(entries) == 0 {
-		return nil, fmt.Errorf("open %q: the folder is empty: %w", dir, freyja.ErrNotStore)
+	return dir, err
+}
+
+// requireEmpty refuses a folder that has something in it, for commands that make a store of their own.
+func requireEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case len(entries) > 0:
+		return fmt.Errorf("the folder %q is not empty, and the store needs one of its own", dir)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
 	}
-	return a.reportCuts(freyja.Open(dir, nil))
+	return nil
 }
 
 // openReadOnly opens a store that exists and leaves its files as they are.

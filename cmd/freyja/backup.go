@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/freyjadb/freyja"
+)
+
+func (a *app) backupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "backup FILE|-",
+		Short: "Write the whole store to one file",
+		Long: `backup writes the store as it is at one instant to FILE, or with "-" to standard output: one stream
+with checksums, without dead records, that restore makes a store of. Keys that expire keep the time at
+which they do. The last line on standard error says how many keys the backup holds. backup opens the store without changing it.
+
+FILE is written under its name with ".tmp" behind and gets its name when it is complete and on disk;
+a backup that has the name stays until then. What goes to standard output is complete only if
+backup exits with 0.
+
+A store that a service has open is locked. Such a service takes its backups itself, with DB.Backup,
+while it goes on reading and writing.`,
+		Example: `  freyja --dir data backup data.backup
+  freyja --dir data backup - | zstd > data.backup.zst
+  set -o pipefail; freyja --dir data backup - | ssh host 'cat > data.backup'`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return a.backup(args[0]) },
+	}
+}
+
+func (a *app) backup(name string) (err error) {
+	if name == "-" && isTerminal(a.stdout) {
+		return usagef("a backup is not for a terminal to show; redirect it, or give a FILE")
+	}
+	ctx, stop := a.interruptible()
+	defer stop()
+	db, err := a.openReadOnly()
+	if err != nil {
+		return err
+	}
+	defer closing(db, &err)
+	info, err := a.backupTo(ctx, db, name)
+	if errors.Is(err, syscall.EPIPE) {
+		// Unlike other output, half of a backup is of no use to a reader that has seen enough.
+		return errors.New("backup: the reader at the other end of the pipe went away before all was written")
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stderr, "backed up %d keys, %d bytes (%s) in %.2f s\n",
+		info.Keys, info.Bytes, iec(info.Bytes), info.Duration.Seconds())
+	return nil
+}
+
+func (a *app) backupTo(ctx context.Context, db *freyja.DB, name string) (freyja.BackupInfo, error) {
+	out, err := a.openOutput(name)
+	if err != nil {
+		return freyja.BackupInfo{}, err
+	}
+	defer out.discard()
+	bar := newProgress(a.stderr, "backing up", db.Usage().LiveBytes)
+	defer bar.done()
+	info, err := db.Backup(ctx, bar.writer(out))
+	if err != nil {
+		return info, err
+	}
+	return info, out.commit()
+}
