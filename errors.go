@@ -29,7 +29,8 @@ var (
 	// ErrFull: a fixed limit of the format was reached, such as 4,096 segments in one shard.
 	ErrFull = shard.ErrFull
 
-	// ErrInvalidOptions: an option, or a combination of options, that no store can have.
+	// ErrInvalidOptions: an option, or a combination of options, that no store can have, or a folder
+	// that Restore is not to make a store in.
 	ErrInvalidOptions = errors.New("invalid options")
 	// ErrLocked: another process, or another Open in this one, has the store.
 	ErrLocked = errors.New("store is locked")

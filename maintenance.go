@@ -2,7 +2,6 @@ package freyja
 
 import (
 	"context"
-	"io"
 	"time"
 )
 
@@ -74,6 +73,3 @@ type RepairReport struct {
 func Repair(ctx context.Context, dir string, progress func(done, total int64)) (RepairReport, error) {
 	return RepairReport{}, errNotThere
 }
-
-// Restore makes a store in dir, which must be missing or empty, from a backup.
-func Restore(ctx context.Context, r io.Reader, dir string, opts *Options) error { return errNotThere }
