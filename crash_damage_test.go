@@ -201,9 +201,13 @@ func TestMissingFile(t *testing.T) {
 		im := maps.Clone(s.image)
 		delete(im, name)
 		dir := im.write(t, parent)
-		_, err := Open(dir, nil)
+		db, err := Open(dir, nil)
 		if name == manifestName {
 			require.ErrorIs(t, err, ErrNotStore)
+		} else if isExtract(name) {
+			require.NoError(t, err)
+			requireState(t, db, s.history, len(s.history.writes), "without "+name)
+			require.NoError(t, db.Close())
 		} else {
 			requireNamed(t, err, name, "missing")
 		}
@@ -211,7 +215,7 @@ func TestMissingFile(t *testing.T) {
 			continue
 		}
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), s.image[name], 0o644))
-		db, err := Open(dir, nil)
+		db, err = Open(dir, nil)
 		require.NoError(t, err)
 		requireState(t, db, s.history, len(s.history.writes), "with the file back in its place")
 		require.NoError(t, db.Close())

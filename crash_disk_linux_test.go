@@ -299,7 +299,7 @@ func childLimited(task *killTask) error {
 		if err = db.Put(fmt.Appendf(nil, "key-%d", n), value); err != nil {
 			break
 		}
-		if n++; n > 10_000 {
+		if n++; n > 100_000 {
 			return errors.New("no limit was met")
 		}
 	}

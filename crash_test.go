@@ -96,6 +96,11 @@ func (im files) segments(number int) []string {
 	return names
 }
 
+// isExtract reports whether a file is a hint file or a saved index, without which the store is as good.
+func isExtract(name string) bool {
+	return strings.HasSuffix(name, shard.HintExt) || strings.HasSuffix(name, shard.SavedExt)
+}
+
 // used is the length of b without the zeros at its end.
 func used(b []byte) int {
 	for len(b) > 0 && b[len(b)-1] == 0 {

@@ -32,15 +32,17 @@ var (
 	// ErrBatchTooLarge: the writes of a batch to one shard take more than a segment can hold.
 	ErrBatchTooLarge = shard.ErrBatchTooLarge
 
-	// ErrInvalidOptions: an option, or a combination of options, that no store can have.
+	// ErrInvalidOptions: an option, or a combination of options, that no store can have, or a folder
+	// that Restore is not to make a store in.
 	ErrInvalidOptions = errors.New("invalid options")
 	// ErrLocked: another process, or another Open in this one, has the store.
 	ErrLocked = errors.New("store is locked")
 	// ErrNotStore: the folder is not a freyja store and is not empty either, or is missing and
 	// the store was to be opened read-only.
 	ErrNotStore = errors.New("not a freyja store")
-	// ErrFormat: the store was written by a newer version of freyja than this one.
-	ErrFormat = errors.New("unsupported store format")
+	// ErrFormat: the store or the backup was written by a newer version of freyja than this one, or
+	// what was to be restored is no backup.
+	ErrFormat = errors.New("unsupported format")
 	// ErrShardCount: Options.Shards is set and differs from what the store was created with.
 	ErrShardCount = errors.New("shard count differs")
 )

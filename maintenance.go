@@ -3,7 +3,6 @@ package freyja
 import (
 	"context"
 	"errors"
-	"io"
 	"time"
 )
 
@@ -56,19 +55,3 @@ type RepairReport struct {
 func Repair(ctx context.Context, dir string, progress func(done, total int64)) (RepairReport, error) {
 	return RepairReport{}, errNotThere
 }
-
-// BackupInfo is what a backup holds.
-type BackupInfo struct {
-	// Keys is the number of keys, Bytes the length of the stream.
-	Keys, Bytes int64
-	// Duration is how long it took.
-	Duration time.Duration
-}
-
-// Backup writes the store as it is at the call to w while reads and writes go on.
-func (db *DB) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
-	return BackupInfo{}, errNotThere
-}
-
-// Restore makes a store in dir, which must be missing or empty, from a backup.
-func Restore(ctx context.Context, r io.Reader, dir string, opts *Options) error { return errNotThere }

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/freyjadb/freyja/shard"
 )
 
 // rapidChooser takes a program's choices from rapid, which shrinks them when they fail.
@@ -75,6 +78,13 @@ func TestHostileHashIsInUse(t *testing.T) {
 		require.Equal(t, key(i), got)
 	}
 	require.NoError(t, db.Close())
+	for _, pattern := range []string{"*" + shard.SavedExt, "*" + shard.HintExt} { // which have the weak hashes
+		extracts, err := filepath.Glob(filepath.Join(dir, pattern))
+		require.NoError(t, err)
+		for _, path := range extracts {
+			require.NoError(t, os.Remove(path))
+		}
+	}
 
 	strong, err := Open(dir, &Options{ReadOnly: true})
 	require.NoError(t, err)

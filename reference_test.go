@@ -92,6 +92,8 @@ func programOptions(c chooser) Options {
 		SegmentSize:      int64(256 + 16*c.choose(17, "segment size")),
 		Durability:       []Durability{Never, Periodic, Always}[c.choose(3, "durability")],
 		firstSegmentSize: int64(64 << c.choose(3, "first segment size")),
+		// Compaction comes as an operation of the program.
+		DisableAutoCompact: true,
 	}
 }
 

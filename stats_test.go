@@ -101,7 +101,7 @@ func TestReadCountsArePrecise(t *testing.T) {
 
 // TestWriteCountsAreExact counts what each kind of write appends.
 func TestWriteCountsAreExact(t *testing.T) {
-	db := openStore(t, &Options{Shards: 1, SegmentSize: 1 << 10, firstSegmentSize: 1 << 10})
+	db := openStore(t, &Options{Shards: 1, SegmentSize: 1 << 10, firstSegmentSize: 1 << 10, DisableAutoCompact: true})
 	key := []byte("key")
 	step := func(records int64, err error) {
 		t.Helper()
@@ -163,7 +163,7 @@ func TestWriterBlocksAreCounted(t *testing.T) {
 func TestUsageAddsUp(t *testing.T) {
 	seed := logSeed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
-	db := openStore(t, &Options{Shards: 4, SegmentSize: 8 << 10, Durability: Never, firstSegmentSize: 512})
+	db := openStore(t, &Options{Shards: 4, SegmentSize: 8 << 10, Durability: Never, firstSegmentSize: 512, DisableAutoCompact: true})
 	for range 2000 {
 		key := fmt.Appendf(nil, "%d", random.IntN(300))
 		if random.IntN(4) == 0 {

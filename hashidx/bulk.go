@@ -54,7 +54,10 @@ func (b *Bulk) Index() *Index {
 
 // Saved is what Load must be told of an index that Save wrote: a few numbers beside the slots.
 type Saved struct {
-	Capacity, Keys, Used, Deletes int
+	Capacity int // slots
+	Keys     int
+	Used     int // slots that are not empty: keys and tombstones
+	Deletes  int // since the table was built
 }
 
 // ErrSaved: what was to be loaded is no index that Save wrote.

@@ -139,7 +139,7 @@ func (s *Shard) CompactSize() (n int64) {
 		}
 	}
 	for _, seg := range []*segment{s.active, s.resting} {
-		if seg != nil && seg.dead() > 0 {
+		if seg != nil && seg.hasGarbage(now) {
 			n += seg.total()
 		}
 	}
@@ -151,10 +151,11 @@ func (s *Shard) CompactSize() (n int64) {
 func (s *Shard) sealForCompaction() error {
 	s.mu.Lock()
 	err := s.writable()
-	if err == nil && s.resting != nil && s.resting.dead() > 0 {
+	now := time.Now().UnixNano()
+	if err == nil && s.resting != nil && s.resting.hasGarbage(now) {
 		err = s.resume()
 	}
-	if err == nil && s.active != nil && s.active.dead() > 0 {
+	if err == nil && s.active != nil && s.active.hasGarbage(now) {
 		s.leaveActive()
 	}
 	s.mu.Unlock()

@@ -135,7 +135,7 @@ func (b *hintBuilder) add(hash uint64, r *record) {
 	if r.expiry != 0 {
 		b.expiring = append(b.expiring, expiring{r.expiry, r.size})
 	}
-	h.count(r.kind, r.seq, r.size)
+	h.count(r.kind, r.seq, r.size, r.expiry)
 }
 
 // finish puts the entries in order.

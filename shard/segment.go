@@ -58,6 +58,7 @@ type contents struct {
 	records        int64
 	live           int64        // bytes of records that index slots point to
 	tombs          int64        // bytes of deletes
+	firstExpiry    int64        // the first time at which one of the records expires, 0 for never
 	expiry         expirySketch // when its records expire; made when it is sealed
 }
 
@@ -68,7 +69,7 @@ func (c *contents) total() int64 { return c.end - headerSize }
 func (c *contents) dead() int64 { return c.total() - c.live }
 
 // count enters a record that goes to the end.
-func (c *contents) count(kind byte, seq uint64, size int64) {
+func (c *contents) count(kind byte, seq uint64, size, expiry int64) {
 	c.end += size
 	c.lastSeq = seq
 	c.records++
@@ -78,6 +79,9 @@ func (c *contents) count(kind byte, seq uint64, size int64) {
 	c.maxSeq = max(c.maxSeq, seq)
 	if kind == kindDelete {
 		c.tombs += size
+	}
+	if expiry != 0 && (c.firstExpiry == 0 || expiry < c.firstExpiry) {
+		c.firstExpiry = expiry
 	}
 }
 

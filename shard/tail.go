@@ -194,7 +194,7 @@ func (r *Recovery) applySegment(seg *segment) error {
 func (r *Recovery) apply(seg *segment, rec *record) error {
 	s := r.s
 	loc := location(seg.number, seg.end)
-	seg.count(rec.kind, rec.seq, rec.size)
+	seg.count(rec.kind, rec.seq, rec.size, rec.expiry)
 	r.report.Records++
 	r.report.Bytes += rec.size
 	if rec.kind == kindBatch {

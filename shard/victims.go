@@ -19,6 +19,11 @@ func (seg *segment) garbage(now int64) int64 {
 	return n
 }
 
+// hasGarbage is for segments that are not sealed, of which it is not known how much has expired.
+func (c *contents) hasGarbage(now int64) bool {
+	return c.dead() > 0 || c.firstExpiry != 0 && c.firstExpiry <= now
+}
+
 const (
 	// minGarbage is the part of a segment that must be garbage for the background to take it.
 	minGarbage = 1.0 / 8

@@ -201,7 +201,7 @@ func (s *Shard) append(kind byte, key, value []byte, hash uint64, expiry int64, 
 	}
 	seg := s.active
 	encodeRecord(seg.file.Bytes()[seg.end:seg.end+size], kind, old.flags(), s.seq+1, expiry, key, value)
-	s.commit(kind, hash, size, old)
+	s.commit(kind, hash, size, expiry, old)
 	s.populateNext()
 	s.prepareAhead()
 	return s.seq, nil
@@ -217,11 +217,11 @@ func (s *Shard) makeRoom(size int64) error {
 
 // commit makes the record that was written at the end of the active segment part of the log, and the
 // index follows. Nothing here fails. Holds mu.
-func (s *Shard) commit(kind byte, hash uint64, size int64, old *found) {
+func (s *Shard) commit(kind byte, hash uint64, size, expiry int64, old *found) {
 	seg := s.active
 	loc := location(seg.number, seg.end)
 	s.seq++
-	seg.count(kind, s.seq, size)
+	seg.count(kind, s.seq, size, expiry)
 	s.counts.Writes++
 	if old.ok {
 		s.live -= old.record.size

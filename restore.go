@@ -1,0 +1,271 @@
+package freyja
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// Restore makes a store in the folder dir from a backup, which it reads from r to the end. dir must be
+// missing, or be empty and not the working folder; missing parents are made. opts are those of Open, nil
+// for the defaults, except that Shards 0 means as many as the backed-up store had, while another number
+// divides its keys anew, and that nothing is synced before the end, whatever Durability says. Keys keep
+// the time at which they expire; those that have expired are left out.
+//
+// The store is built beside dir, in a folder whose name is dir's with ".restore-" and random digits behind
+// it. Only when the backup has verified to its last byte and the store is on disk is that folder renamed
+// to dir. An empty dir is removed for it, and gives it its permissions; one that cannot be, such as a mount
+// point, is refused at the beginning. So dir is a whole store or as it was: after an error, or the end of
+// ctx, the new folder is removed, and a crash in the middle leaves nothing but the ".restore-" folder,
+// which may be removed by hand. (In the instant of a renaming it can leave an empty dir missing, too.)
+//
+// It costs a Put of each key, one after the other, and a sync of the store. The memory used is a small
+// multiple of the largest record. ctx ends it between blocks; it cannot interrupt a Read.
+//
+// Errors: ErrInvalidOptions, also for ReadOnly and for a dir that cannot be used; ErrFormat for a backup
+// of a newer version and for what is no backup; ErrCorrupt, naming the offset in the stream, if it was
+// cut, altered or added to; ctx's error; those of r, of Open and of Put.
+func Restore(ctx context.Context, r io.Reader, dir string, opts *Options) error {
+	if err := restore(ctx, r, dir, opts); err != nil {
+		return fmt.Errorf("freyja: restore %q: %w", dir, err)
+	}
+	return nil
+}
+
+func restore(ctx context.Context, r io.Reader, dir string, opts *Options) (err error) {
+	o, err := restoreOptions(opts)
+	if err != nil {
+		return err
+	}
+	target, err := findTarget(dir)
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	stream, err := newBackupReader(r)
+	if err != nil {
+		return err
+	}
+	if o.Shards == 0 {
+		o.Shards = stream.header.shards
+	}
+	done := false // stays so if r panics
+	defer func() {
+		if !done {
+			err = errors.Join(err, target.remove())
+		}
+	}()
+	if err := target.create(); err != nil {
+		return err
+	}
+	if err := loadBackup(ctx, stream, target.tmp, &o); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err = target.move()
+	done = err == nil
+	return err
+}
+
+// restoreOptions is what the store is opened with while it is filled.
+func restoreOptions(opts *Options) (Options, error) {
+	if _, err := opts.withDefaults(); err != nil {
+		return Options{}, err
+	}
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.ReadOnly {
+		return o, fmt.Errorf("Options.ReadOnly is set for a store that is to be made: %w", ErrInvalidOptions)
+	}
+	o.Durability = Never        // Close syncs
+	o.DisableAutoCompact = true // there is nothing to compact
+	return o, nil
+}
+
+// loadBackup makes a store in dir with what the stream holds. All of it is on disk when it returns nil.
+func loadBackup(ctx context.Context, stream *backupReader, dir string, o *Options) (err error) {
+	db, err := Open(dir, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	now, stored := time.Now().UnixNano(), int64(0)
+	err = stream.entries(ctx, func(e *backupEntry) error {
+		if e.expiry != 0 && e.expiry <= now {
+			return nil
+		}
+		stored++
+		return db.put(e.key, e.value, e.expiry)
+	})
+	if err != nil {
+		return err
+	}
+	if n := db.Usage().Keys; n != stored {
+		return fmt.Errorf("the backup has %d entries for %d keys: %w", stored, n, ErrCorrupt)
+	}
+	return nil
+}
+
+// restoreTarget is the folder that a store is to be restored to, with the one beside it in which it is
+// built. What is made on the way there, remove removes.
+type restoreTarget struct {
+	dir    string      // absolute, and not a symbolic link
+	exists bool        // dir is there and empty
+	mode   os.FileMode // permissions of dir
+	tmp    string      // "" until it is made
+	made   []string    // parents that were missing, the deepest first
+}
+
+// findTarget makes sure that a store may be put into dir. It changes nothing.
+func findTarget(dir string) (*restoreTarget, error) {
+	refuse := func(why string) (*restoreTarget, error) {
+		return nil, fmt.Errorf("the folder %s: %w", why, ErrInvalidOptions)
+	}
+	if dir == "" {
+		return refuse("has an empty name")
+	}
+	path, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return &restoreTarget{dir: path, mode: 0o755}, nil
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return refuse("is a file")
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(entries) > 0 {
+		return refuse(fmt.Sprintf("is not empty, it holds %q", entries[0].Name()))
+	}
+	if working, err := os.Stat("."); err == nil && os.SameFile(working, info) {
+		return refuse("is the working folder, which cannot be replaced")
+	}
+	return &restoreTarget{dir: path, exists: true, mode: info.Mode().Perm()}, nil
+}
+
+// create makes the folder in which the store is built, with the permissions of the one it will replace,
+// so that nobody may read the one who may not read the other.
+func (t *restoreTarget) create() error {
+	parent := filepath.Dir(t.dir)
+	for dir := parent; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		t.made = append(t.made, dir)
+	}
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return err
+	}
+	var random [8]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return err
+	}
+	tmp := fmt.Sprintf("%s.restore-%x", t.dir, random)
+	if t.exists { // a mount point cannot give way: better to know now than after hours
+		if err := os.Rename(t.dir, tmp); err != nil {
+			return fmt.Errorf("the folder cannot be replaced: %w", err)
+		}
+		if err := os.Rename(tmp, t.dir); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(tmp, t.mode|0o700); err != nil {
+		return err
+	}
+	t.tmp = tmp
+	if t.exists {
+		return os.Chmod(tmp, t.mode|0o700)
+	}
+	return nil
+}
+
+// move gives the store its place. After an error dir is as it was before.
+func (t *restoreTarget) move() error {
+	if t.exists { // renaming onto a folder is not possible everywhere
+		if err := os.Remove(t.dir); err != nil {
+			return err
+		}
+	}
+	err := whenUnmapped(func() error { return os.Rename(t.tmp, t.dir) })
+	if err == nil {
+		if err = t.sync(); err == nil {
+			return nil
+		}
+		err = errors.Join(err, os.Rename(t.dir, t.tmp))
+	}
+	if t.exists {
+		err = errors.Join(err, t.putBack())
+	}
+	return err
+}
+
+// sync makes the folder's name durable, and those of its parents that are new.
+func (t *restoreTarget) sync() error {
+	for _, dir := range append([]string{t.dir}, t.made...) {
+		if err := mmapio.SyncDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putBack makes the empty folder again that move has removed, unless somebody else was faster.
+func (t *restoreTarget) putBack() error {
+	err := os.Mkdir(t.dir, t.mode)
+	if err == nil {
+		err = os.Chmod(t.dir, t.mode) // exactly those, whatever the umask
+	}
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// remove removes all that create has made, except parents that somebody else uses meanwhile.
+func (t *restoreTarget) remove() error {
+	var err error
+	if t.tmp != "" {
+		err = whenUnmapped(func() error { return os.RemoveAll(t.tmp) })
+	}
+	for _, dir := range t.made {
+		_ = os.Remove(dir)
+	}
+	return err
+}
+
+// whenUnmapped calls change, on windows again for a second while it fails: a file that is mapped can
+// there be neither removed nor renamed, and the mappings of a closed store go with the garbage.
+func whenUnmapped(change func() error) error {
+	err := change()
+	for i := 0; err != nil && i < 20 && runtime.GOOS == "windows"; i++ {
+		runtime.GC()
+		time.Sleep(50 * time.Millisecond)
+		err = change()
+	}
+	return err
+}
