@@ -144,7 +144,7 @@ func testZipfian(t *testing.T, distribution func(name string, n, seed uint64) (*
 // TestFullZipfianMeetsRareNumbers: as many different numbers come as the law says, and another generator's are
 // others. Generators that walk one list can do neither for long.
 func TestFullZipfianMeetsRareNumbers(t *testing.T) {
-	const n, draws = 1 << 22, 1 << 19
+	const n, draws = 1 << 20, 1 << 17
 	d, err := NewFullDistribution(Zipfian, n, 7)
 	require.NoError(t, err)
 	meet := func(seeds ...uint64) (met int) {
