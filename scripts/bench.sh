@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Builds the benchmark program and runs it: scripts/bench.sh [flags of freyja-bench]; --help lists them.
-# Results go to a folder below the current one.
+# Builds the benchmark program and runs it; --help lists its flags. Results go to a folder below the current one.
+#
+#   scripts/bench.sh [flags]        reads and writes, beside maps and a mutex, on more and more processors
+#   scripts/bench.sh life [flags]   compaction, opening, scans, snapshots, batches, backups
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

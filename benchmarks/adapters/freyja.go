@@ -19,20 +19,23 @@ var Freyja = &engine.Engine{
 		if err != nil {
 			return nil, err
 		}
-		return &freyjaStore{db}, nil
+		return OverFreyja(db), nil
 	},
 	OpenDefault: func(dir string) (engine.Store, error) {
 		db, err := freyja.Open(dir, nil)
 		if err != nil {
 			return nil, err
 		}
-		return &freyjaStore{db}, nil
+		return OverFreyja(db), nil
 	},
 	Memory: func(valueSize int) int64 { return 24 + recordOverhead + int64(valueSize) },
 }
 
 // recordOverhead is about what a record takes beside its value, in bytes, most of it in the page cache.
 const recordOverhead = 48
+
+// OverFreyja makes an engine's store of an open one. Closing it closes db.
+func OverFreyja(db *freyja.DB) engine.Store { return &freyjaStore{db} }
 
 type freyjaStore struct{ db *freyja.DB }
 

@@ -101,7 +101,7 @@ func (run Run) Do(ctx context.Context) (Result, error) {
 	for i := range readers {
 		r := newReader(run.Store, run.Data, run.Seed+uint64(i)*7919)
 		if run.Latency {
-			r.latencies = newHistogram()
+			r.latencies = NewHistogram()
 		}
 		if readers[i] = r; run.batch(r) == nil {
 			return Result{}, fmt.Errorf("the store has no %s", run.Op)
@@ -171,7 +171,7 @@ func (run Run) Do(ctx context.Context) (Result, error) {
 	}
 	result := Result{CPU: cpu, Writes: writes}
 	if run.Latency {
-		result.Latencies = newHistogram()
+		result.Latencies = NewHistogram()
 	}
 	for i, r := range readers {
 		result.Ops += ops[i]
@@ -194,14 +194,14 @@ func (run Run) batch(r *reader) func() error {
 	return r.batch(run.Op)
 }
 
-// newHistogram returns one of latencies from a nanosecond to ten seconds, to within 1 %. More digits would
+// NewHistogram returns one of latencies from a nanosecond to ten seconds, to within 1 %. More digits would
 // take more of the cache that is measured.
-func newHistogram() *hdrhistogram.Histogram {
+func NewHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, int64(10*time.Second), 2)
 }
 
-// record adds a latency; what passes the histogram's range counts as its highest value.
-func record(h *hdrhistogram.Histogram, latency time.Duration) {
+// Record adds a latency; what passes the histogram's range counts as its highest value.
+func Record(h *hdrhistogram.Histogram, latency time.Duration) {
 	if h.RecordValue(int64(latency)) != nil {
 		_ = h.RecordValue(h.HighestTrackableValue())
 	}

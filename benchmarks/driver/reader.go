@@ -186,16 +186,24 @@ func (r *reader) getManyBatch() func() error {
 
 func (r *reader) timedBatch() error {
 	for range batchSize {
-		tag := workload.PutKey(r.key, r.gen.Next())
-		start := time.Now()
-		value, found, err := r.store.AppendGet(r.dst[:0], r.key)
-		latency := time.Since(start)
-		if err != nil || !found || len(value) != r.size || workload.ValueTag(value) != tag {
-			return r.wrong(r.key, value, found, err)
+		latency, err := r.timedRead(r.gen.Next())
+		if err != nil {
+			return err
 		}
-		record(r.latencies, latency)
+		Record(r.latencies, latency)
 	}
 	return nil
+}
+
+func (r *reader) timedRead(number uint64) (time.Duration, error) {
+	tag := workload.PutKey(r.key, number)
+	start := time.Now()
+	value, found, err := r.store.AppendGet(r.dst[:0], r.key)
+	latency := time.Since(start)
+	if err != nil || !found || len(value) != r.size || workload.ValueTag(value) != tag {
+		return latency, r.wrong(r.key, value, found, err)
+	}
+	return latency, nil
 }
 
 // wrong says what is wrong with the answer for key.

@@ -42,6 +42,13 @@ func (w *writer) put(number, version uint64) error {
 	return nil
 }
 
+// timedPut is put, timed: the making of the value, a few nanoseconds, is part of it.
+func (w *writer) timedPut(number, version uint64) (time.Duration, error) {
+	start := time.Now()
+	err := w.put(number, version)
+	return time.Since(start), err
+}
+
 func (w *writer) batch() error {
 	for range batchSize {
 		if err := w.put(w.gen.Next(), w.puts+1); err != nil {
@@ -71,7 +78,7 @@ const LoadSteps = 100
 func Load(ctx context.Context, store engine.Store, data Data, latency bool, step func(keys uint64)) (Loaded, error) {
 	var loaded Loaded
 	if latency {
-		loaded.Latencies = newHistogram()
+		loaded.Latencies = NewHistogram()
 	}
 	w := newWriter(store, data, 0)
 	order := workload.NewPermutation(data.Keys, 99)
@@ -88,11 +95,11 @@ func Load(ctx context.Context, store engine.Store, data Data, latency bool, step
 				}
 				continue
 			}
-			before := time.Now()
-			if err := w.put(order.At(w.puts), 0); err != nil {
+			latency, err := w.timedPut(order.At(w.puts), 0)
+			if err != nil {
 				return loaded, err
 			}
-			record(loaded.Latencies, time.Since(before))
+			Record(loaded.Latencies, latency)
 		}
 		loaded.Elapsed += time.Since(start)
 		loaded.Puts = w.puts
@@ -122,6 +129,20 @@ func Verify(store engine.Store, data Data, samples int) error {
 			return r.wrong(r.key, value, found, err)
 		} else if found {
 			return fmt.Errorf("key %x was never written and has the value %.32x", r.key, value)
+		}
+	}
+	return nil
+}
+
+// Overwrite overwrites keys from one goroutine, n times, without timing them.
+func Overwrite(ctx context.Context, store engine.Store, data Data, n, seed uint64) error {
+	w := newWriter(store, data, seed)
+	for w.puts < n {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := w.batch(); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -38,14 +38,19 @@ func (r *Report) WritePlots(dir string) error {
 	if err != nil {
 		return fmt.Errorf("plot of scaling: %w", err)
 	}
+	return savePlot(p, filepath.Join(dir, "scaling"))
+}
+
+// savePlot writes a plot to the files path.svg and path.png.
+func savePlot(p *plot.Plot, path string) error {
 	svg := vgsvg.New(plotWidth, plotHeight)
 	png := vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(plotWidth, plotHeight), vgimg.UseDPI(plotDPI))}
 	for _, out := range []struct {
-		name   string
+		ending string
 		canvas vg.CanvasWriterTo
-	}{{"scaling.svg", svg}, {"scaling.png", png}} {
+	}{{".svg", svg}, {".png", png}} {
 		p.Draw(draw.Crop(draw.New(out.canvas), plotMargin, -plotMargin, plotMargin, -plotMargin))
-		f, err := os.Create(filepath.Join(dir, out.name))
+		f, err := os.Create(path + out.ending)
 		if err != nil {
 			return err
 		}
@@ -57,14 +62,11 @@ func (r *Report) WritePlots(dir string) error {
 	return nil
 }
 
-func (r *Report) scalingPlot() (*plot.Plot, error) {
+// newPlot returns an empty plot in the style of all.
+func newPlot() *plot.Plot {
 	p := plot.New()
-	p.Title.Text = fmt.Sprintf("AppendGet, %s keys of %d bytes, %d-byte values, %s", count(float64(r.Settings.Keys)),
-		r.Settings.KeySize, r.Settings.ValueSize, r.Settings.Distribution)
 	p.Title.TextStyle.Font.Size = font.Points(13)
 	p.Title.Padding = vg.Points(8)
-	p.X.Label.Text = fmt.Sprintf("GOMAXPROCS (%s, %d cores)", r.readers(), r.Machine.Cores)
-	p.Y.Label.Text = "million reads per second"
 	p.X.Label.Padding, p.Y.Label.Padding = vg.Points(4), vg.Points(4)
 	p.Legend.Top, p.Legend.Left = true, true
 	p.Legend.XOffs, p.Legend.YOffs = vg.Points(10), vg.Points(-4)
@@ -74,6 +76,15 @@ func (r *Report) scalingPlot() (*plot.Plot, error) {
 	grid := plotter.NewGrid()
 	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{230}, color.Gray{230}
 	p.Add(grid)
+	return p
+}
+
+func (r *Report) scalingPlot() (*plot.Plot, error) {
+	p := newPlot()
+	p.Title.Text = fmt.Sprintf("AppendGet, %s keys of %d bytes, %d-byte values, %s", count(float64(r.Settings.Keys)),
+		r.Settings.KeySize, r.Settings.ValueSize, r.Settings.Distribution)
+	p.X.Label.Text = fmt.Sprintf("GOMAXPROCS (%s, %d cores)", r.readers(), r.Machine.Cores)
+	p.Y.Label.Text = "million reads per second"
 
 	var highest float64
 	for i, e := range r.Engines {

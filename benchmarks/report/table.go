@@ -21,6 +21,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	for _, e := range r.Engines {
 		fmt.Fprintf(&b, "  %-13s %s\n", e.Name, e.About)
 	}
+	if r.Life != nil {
+		r.Life.write(&b)
+	}
 	r.writeLoads(&b)
 	r.writeIndex(&b)
 	r.writeReads(&b)
@@ -189,11 +192,7 @@ func (r *Report) writeTargets(b *strings.Builder) {
 		if g.Met {
 			met = "yes"
 		}
-		reached := fmt.Sprintf("%s %s", number(g.Reached.Median), g.Unit)
-		if g.Reached.Min != g.Reached.Max {
-			reached += fmt.Sprintf(" [%s-%s]", number(g.Reached.Min), number(g.Reached.Max))
-		}
-		t.row(g.What, reached, fmt.Sprintf("%s %s %s", limit, number(g.Goal), g.Unit), met)
+		t.row(g.What, fmt.Sprintf("%s %s%s", number(g.Reached.Median), g.Unit, g.Reached.brackets(number)), fmt.Sprintf("%s %s %s", limit, number(g.Goal), g.Unit), met)
 	}
 	t.write(b)
 }
@@ -265,12 +264,16 @@ func number(x float64) string {
 	return fmt.Sprintf("%.3f", x)
 }
 
-func rate(s Spread) string {
-	return fmt.Sprintf("%s [%s-%s]", count(s.Median), count(s.Min), count(s.Max))
-}
+func rate(s Spread) string { return count(s.Median) + s.brackets(count) }
 
-func ratio(s Spread) string {
-	return fmt.Sprintf("%s x [%s-%s]", number(s.Median), number(s.Min), number(s.Max))
+func ratio(s Spread) string { return number(s.Median) + " x" + s.brackets(number) }
+
+// brackets writes the lowest and the highest sample, if there is more than one value.
+func (s Spread) brackets(write func(float64) string) string {
+	if s.Min == s.Max {
+		return ""
+	}
+	return fmt.Sprintf(" [%s-%s]", write(s.Min), write(s.Max))
 }
 
 // bytesOf writes a number of bytes in binary units.

@@ -102,6 +102,9 @@ func (r *Report) Evaluate() {
 		r.add(Target{What: "empty store, disk", Reached: exactly(disk), AtMost: true, Goal: goalEmptyDisk, Unit: "MiB"})
 		r.add(Target{What: "empty store, Go heap", Reached: exactly(float64(e.HeapBytes) / mib), AtMost: true, Goal: goalEmptyHeap, Unit: "MiB"})
 	}
+	if r.Life != nil {
+		r.evaluateLife(r.Life)
+	}
 }
 
 // undisturbed returns the cells that measured the same readers of Store beside a writer and alone, with a

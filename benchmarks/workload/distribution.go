@@ -11,22 +11,35 @@ const (
 	Zipfian = "zipfian"
 )
 
-// Theta is the skew of Zipfian: the k-th most frequent number is drawn in proportion to 1/k^Theta. It is
-// that of the YCSB benchmark.
-const Theta = 0.99
-
-// drawsSize is the number of draws that Zipfian makes beforehand, a power of two. A draw takes two calls
-// of math.Pow, as long as a read from the cache, so generators walk a shared list of draws instead.
+// drawsSize is the number of draws that Zipfian makes beforehand, a power of two. A draw takes as long as a
+// read from the cache, so generators walk a shared list of draws instead.
 const drawsSize = 1 << 21
 
 // Distribution says how often each number is drawn. It is immutable: generators share one.
 type Distribution struct {
 	n     uint64
-	draws []uint32 // for Zipfian: drawsSize numbers below n; nil for Uniform
+	draws []uint32 // drawsSize numbers below n; nil for a distribution that draws each number anew
+	zipf  *zipf    // nil for Uniform
 }
 
-// NewDistribution returns the distribution of that name over the numbers 0 to n-1.
+// NewDistribution returns the distribution of that name over the numbers 0 to n-1. The generators of Zipfian
+// walk a list of draws: they cost little, and most of the rare numbers never come.
 func NewDistribution(name string, n, seed uint64) (*Distribution, error) {
+	d, err := NewFullDistribution(name, n, seed)
+	if err != nil || d.zipf == nil {
+		return d, err
+	}
+	rng := NewRand(seed)
+	d.draws = make([]uint32, drawsSize)
+	for i := range d.draws {
+		d.draws[i] = uint32(d.zipf.number(rng.Uint64()))
+	}
+	return d, nil
+}
+
+// NewFullDistribution returns the same distribution without a list: every number is drawn anew, so that the
+// rare ones come as often as they should. For writes, which kill the records of the numbers drawn.
+func NewFullDistribution(name string, n, seed uint64) (*Distribution, error) {
 	if n == 0 || n > math.MaxUint32 {
 		return nil, fmt.Errorf("%d keys are not in 1..%d", n, uint32(math.MaxUint32))
 	}
@@ -34,39 +47,9 @@ func NewDistribution(name string, n, seed uint64) (*Distribution, error) {
 	case Uniform:
 		return &Distribution{n: n}, nil
 	case Zipfian:
-		return &Distribution{n: n, draws: zipfianDraws(n, seed)}, nil
+		return &Distribution{n: n, zipf: newZipf(n, seed+1)}, nil
 	}
 	return nil, fmt.Errorf("distribution %q is not one of %s, %s", name, Uniform, Zipfian)
-}
-
-// zipfianDraws draws ranks after Gray et al., "Quickly generating billion-record synthetic databases"
-// (SIGMOD 1994), and scrambles them, so that frequent numbers are not neighbours.
-func zipfianDraws(n, seed uint64) []uint32 {
-	var zetaN float64
-	for k := uint64(1); k <= n; k++ {
-		zetaN += math.Pow(float64(k), -Theta)
-	}
-	zeta2 := 1 + math.Pow(2, -Theta)
-	alpha := 1 / (1 - Theta)
-	eta := (1 - math.Pow(2/float64(n), 1-Theta)) / (1 - zeta2/zetaN)
-
-	scramble := NewPermutation(n, seed+1)
-	rng := NewRand(seed)
-	draws := make([]uint32, drawsSize)
-	for i := range draws {
-		u := float64(rng.Uint64()>>11) / (1 << 53)
-		var rank uint64 // from 0
-		switch uz := u * zetaN; {
-		case uz < 1:
-			rank = 0
-		case uz < zeta2:
-			rank = 1
-		default:
-			rank = uint64(float64(n) * math.Pow(eta*u-eta+1, alpha))
-		}
-		draws[i] = uint32(scramble.At(min(rank, n-1)))
-	}
-	return draws
 }
 
 // Generator draws numbers. It is for one goroutine.
@@ -75,12 +58,13 @@ type Generator struct {
 	n     uint64
 	draws []uint32
 	at    uint64 // position in draws, modulo their number
+	zipf  *zipf
 }
 
-// Generator returns a generator of this distribution. Different seeds give independent draws under
-// Uniform, and different places to start from under Zipfian.
+// Generator returns a generator of this distribution. Different seeds give independent draws, or, from a
+// list, different places to start from.
 func (d *Distribution) Generator(seed uint64) *Generator {
-	g := &Generator{rng: NewRand(seed), n: d.n, draws: d.draws}
+	g := &Generator{rng: NewRand(seed), n: d.n, draws: d.draws, zipf: d.zipf}
 	g.at = g.rng.Uint64()
 	return g
 }
@@ -92,9 +76,12 @@ func (g *Generator) Next() uint64 { return g.NextAfter(0) }
 // that value came from. The draw is as random as Next's whatever the values are, as long as they
 // are tags.
 func (g *Generator) NextAfter(value uint64) uint64 {
-	if g.draws == nil {
-		return below(g.rng.Uint64()^value, g.n)
+	switch {
+	case g.draws != nil:
+		g.at += 1 + value>>61 // skip up to 7 draws
+		return uint64(g.draws[g.at&(drawsSize-1)])
+	case g.zipf != nil:
+		return g.zipf.number(g.rng.Uint64() ^ value)
 	}
-	g.at += 1 + value>>61 // skip up to 7 draws
-	return uint64(g.draws[g.at&(drawsSize-1)])
+	return below(g.rng.Uint64()^value, g.n)
 }

@@ -109,8 +109,13 @@ func TestUniform(t *testing.T) {
 }
 
 func TestZipfian(t *testing.T) {
+	t.Run("draws=list", func(t *testing.T) { testZipfian(t, NewDistribution) })
+	t.Run("draws=anew", func(t *testing.T) { testZipfian(t, NewFullDistribution) })
+}
+
+func testZipfian(t *testing.T, distribution func(name string, n, seed uint64) (*Distribution, error)) {
 	const n = 10_000
-	d, err := NewDistribution(Zipfian, n, 7)
+	d, err := distribution(Zipfian, n, 7)
 	require.NoError(t, err)
 	g := d.Generator(7)
 	counts := make([]float64, n)
@@ -136,9 +141,46 @@ func TestZipfian(t *testing.T) {
 	require.InDelta(t, 0.53, top/drawsSize, 0.03, "share of the most frequent hundredth")
 }
 
+// TestFullZipfianMeetsRareNumbers: as many different numbers come as the law says, and another generator's are
+// others. Generators that walk one list can do neither for long.
+func TestFullZipfianMeetsRareNumbers(t *testing.T) {
+	const n, draws = 1 << 20, 1 << 17
+	d, err := NewFullDistribution(Zipfian, n, 7)
+	require.NoError(t, err)
+	meet := func(seeds ...uint64) (met int) {
+		seen := make([]bool, n)
+		for _, seed := range seeds {
+			g := d.Generator(seed)
+			for range draws {
+				if number := g.Next(); !seen[number] {
+					seen[number] = true
+					met++
+				}
+			}
+		}
+		return met
+	}
+	one, two := meet(1), meet(1, 2)
+	require.Greater(t, two, one*3/2)
+
+	// The expected number of different numbers is the sum of the chances that each is drawn at all.
+	var zeta, want float64
+	for k := 1; k <= n; k++ {
+		zeta += math.Pow(float64(k), -Theta)
+	}
+	for k := 1; k <= n; k++ {
+		want += 1 - math.Exp(-draws*math.Pow(float64(k), -Theta)/zeta)
+	}
+	require.InEpsilon(t, want, one, 0.05)
+}
+
 func TestGeneratorsRepeatAndDiffer(t *testing.T) {
-	for _, name := range []string{Uniform, Zipfian} {
-		d, err := NewDistribution(name, 1000, 7)
+	for _, c := range []struct {
+		name         string
+		distribution func(name string, n, seed uint64) (*Distribution, error)
+	}{{Uniform, NewDistribution}, {Zipfian, NewDistribution}, {Zipfian, NewFullDistribution}} {
+		name := c.name
+		d, err := c.distribution(name, 1000, 7)
 		require.NoError(t, err)
 		draw := func(seed uint64) []uint64 {
 			g := d.Generator(seed)

@@ -32,16 +32,23 @@ type flags struct {
 	procs      []int
 	duration   time.Duration
 	dist       string
-	dir        string
-	out        string
 	engines    string
 	rounds     int
+	folders
 }
 
-// command returns the program's one command. Its tables go to stdout, its progress to stderr.
+// folders are where a run puts what it makes.
+type folders struct {
+	dir string // for the stores; empty: a temporary one
+	out string // for the results; empty: one named after the time
+}
+
+// command returns the program's command. Its tables go to stdout, its progress to stderr.
 func command(stdout, stderr io.Writer) *cobra.Command {
 	var f flags
 	c := &cobra.Command{
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+
 		Use:   "freyja-bench",
 		Short: "Measure freyja beside maps, a mutex and the least that a read can take",
 		Long: `Measure freyja beside maps, a mutex and the least that a read can take.
@@ -55,7 +62,8 @@ Throughput runs time no single operation. Latencies come from runs of their own,
 operation is timed.`,
 		Example: `  freyja-bench
   freyja-bench --keys 10000000 --duration 500ms
-  freyja-bench --engines freyja,floor --procs 1,2 --dist zipfian`,
+  freyja-bench --engines freyja,floor --procs 1,2 --dist zipfian
+  freyja-bench life --keys 10000000`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -80,9 +88,12 @@ operation is timed.`,
 	fs.DurationVar(&f.duration, "duration", 250*time.Millisecond, "length of one measurement")
 	fs.IntVar(&f.rounds, "rounds", 5, "measurements of each kind")
 	fs.StringVar(&f.dir, "dir", "", "new or empty folder for the stores, which stay there (default: a temporary one, removed at the end)")
-	fs.StringVar(&f.out, "out", "", "folder for the results (default: ./bench-results/<date>-<time>)")
+	fs.StringVar(&f.out, "out", "", outUsage)
+	c.AddCommand(lifeCommand(stdout, stderr))
 	return c
 }
+
+const outUsage = "folder for the results (default: ./bench-results/<date>-<time>)"
 
 // doublings returns 1, 2, 4, ... up to limit, and limit itself.
 func doublings(limit int) []int {
@@ -101,13 +112,10 @@ func (f *flags) check() ([]*engine.Engine, error) {
 	}
 	slices.Sort(f.procs)
 	f.procs = slices.Compact(f.procs)
+	if err := checkData(f.keys, f.valueSize); err != nil {
+		return nil, err
+	}
 	switch {
-	case f.keys < 100:
-		return nil, fmt.Errorf("--keys %d: at least 100 are needed", f.keys)
-	case f.keys > 1<<31:
-		return nil, fmt.Errorf("--keys %d: at most %d are possible", f.keys, 1<<31)
-	case f.valueSize < workload.MinValueSize || f.valueSize > maxValueSize:
-		return nil, fmt.Errorf("--value-size %d: not in %d..%d bytes", f.valueSize, workload.MinValueSize, maxValueSize)
 	case f.dist != workload.Uniform && f.dist != workload.Zipfian:
 		return nil, fmt.Errorf("--dist %q: not one of %s, %s", f.dist, workload.Uniform, workload.Zipfian)
 	case len(f.procs) == 0:
@@ -122,6 +130,19 @@ func (f *flags) check() ([]*engine.Engine, error) {
 		return nil, fmt.Errorf("--rounds %d: not in 1..1000", f.rounds)
 	}
 	return engines, nil
+}
+
+// checkData returns what is wrong with the size of a data set.
+func checkData(keys uint64, valueSize int) error {
+	switch {
+	case keys < 100:
+		return fmt.Errorf("--keys %d: at least 100 are needed", keys)
+	case keys > 1<<31:
+		return fmt.Errorf("--keys %d: at most %d are possible", keys, 1<<31)
+	case valueSize < workload.MinValueSize || valueSize > maxValueSize:
+		return fmt.Errorf("--value-size %d: not in %d..%d bytes", valueSize, workload.MinValueSize, maxValueSize)
+	}
+	return nil
 }
 
 // settings returns f for the report.
@@ -140,7 +161,7 @@ func (f *flags) settings(dir string) report.Settings {
 }
 
 // storeFolder returns the folder for the stores, and the function that removes what is to be removed.
-func (f *flags) storeFolder() (dir string, remove func() error, err error) {
+func (f *folders) storeFolder() (dir string, remove func() error, err error) {
 	if f.dir == "" {
 		dir, err = os.MkdirTemp("", "freyja-bench-")
 		return dir, func() error { return os.RemoveAll(dir) }, err
@@ -159,7 +180,7 @@ func (f *flags) storeFolder() (dir string, remove func() error, err error) {
 }
 
 // resultsFolder makes the folder for the results.
-func (f *flags) resultsFolder(now time.Time) (string, error) {
+func (f *folders) resultsFolder(now time.Time) (string, error) {
 	out := f.out
 	if out == "" {
 		out = filepath.Join("bench-results", now.Format("20060102-150405"))

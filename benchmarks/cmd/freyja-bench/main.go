@@ -1,6 +1,7 @@
 // Command freyja-bench measures how fast freyja reads and writes beside plain maps, a mutex and the
 // least that a read can take, and how reads scale with processors. It prints tables and writes
-// results.json, scaling.svg and scaling.png.
+// results.json, scaling.svg and scaling.png. Its command life measures compaction, opening, scans, snapshots, batches
+// and backups instead.
 package main
 
 import (
@@ -9,9 +10,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/freyjadb/freyja/benchmarks/life"
 )
 
 func main() {
+	if life.IsChild() {
+		os.Exit(life.ChildMain(os.Stdout))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command(os.Stdout, os.Stderr).ExecuteContext(ctx)
 	stop()

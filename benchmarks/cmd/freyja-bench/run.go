@@ -41,13 +41,7 @@ func run(ctx context.Context, f flags, engines []*engine.Engine, stdout, stderr 
 	defer func() { err = errors.Join(err, remove()) }()
 
 	b := &bench{flags: f, dir: dir, stores: make(map[string]engine.Store), stderr: stderr}
-	b.report = &report.Report{
-		Started:   time.Now(),
-		Command:   os.Args,
-		GoVersion: runtime.Version(),
-		Machine:   report.ThisMachine(dir),
-		Settings:  f.settings(dir),
-	}
+	b.report = newReport(f.settings(dir))
 	b.engines = b.leaveOut(engines)
 	for _, e := range b.engines {
 		b.report.Engines = append(b.report.Engines, report.Engine{Name: e.Name, About: e.About})
@@ -55,13 +49,7 @@ func run(ctx context.Context, f flags, engines []*engine.Engine, stdout, stderr 
 	if err := b.measure(ctx); err != nil {
 		return err
 	}
-	b.report.Evaluate()
-	b.report.Seconds = time.Since(b.report.Started).Seconds()
-
-	if err := b.report.WriteText(stdout); err != nil {
-		return err
-	}
-	if err := b.report.WriteJSON(filepath.Join(out, "results.json")); err != nil {
+	if err := b.write(stdout, out); err != nil {
 		return err
 	}
 	if err := b.report.WritePlots(out); err != nil {
@@ -69,6 +57,27 @@ func run(ctx context.Context, f flags, engines []*engine.Engine, stdout, stderr 
 	}
 	_, err = fmt.Fprintf(stdout, "\nresults.json, scaling.svg and scaling.png are in %s (the run took %.0f s)\n", out, b.report.Seconds)
 	return err
+}
+
+// newReport begins a report.
+func newReport(settings report.Settings) *report.Report {
+	return &report.Report{
+		Started:   time.Now(),
+		Command:   os.Args,
+		GoVersion: runtime.Version(),
+		Machine:   report.ThisMachine(settings.Dir),
+		Settings:  settings,
+	}
+}
+
+// write ends the report, prints the tables and writes results.json to the folder out.
+func (b *bench) write(stdout io.Writer, out string) error {
+	b.report.Evaluate()
+	b.report.Seconds = time.Since(b.report.Started).Seconds()
+	if err := b.report.WriteText(stdout); err != nil {
+		return err
+	}
+	return b.report.WriteJSON(filepath.Join(out, "results.json"))
 }
 
 // measure fills in the report.
@@ -129,11 +138,12 @@ const (
 // watchMachine begins to watch what else the machine does. The function it returns ends that and adds notes on
 // what makes the figures doubtful.
 func (b *bench) watchMachine() (finish func()) {
-	start, busy, own, reads := time.Now(), report.BusyTime(), driver.ProcessorTime(), driver.DiskReads()
+	ownTime := func() time.Duration { return driver.ProcessorTime() + driver.ChildrenTime() }
+	start, busy, own, reads := time.Now(), report.BusyTime(), ownTime(), driver.DiskReads()
 	return func() {
 		b.report.OthersShare = -1
 		if busy > 0 && own > 0 {
-			others := (report.BusyTime() - busy) - (driver.ProcessorTime() - own)
+			others := (report.BusyTime() - busy) - (ownTime() - own)
 			b.report.OthersShare = max(0, others.Seconds()/(time.Since(start).Seconds()*float64(runtime.NumCPU())))
 		}
 		if b.report.OthersShare > disturbingShare {

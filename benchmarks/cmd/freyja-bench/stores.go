@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,6 +13,7 @@ import (
 	"github.com/freyjadb/freyja/benchmarks/adapters"
 	"github.com/freyjadb/freyja/benchmarks/driver"
 	"github.com/freyjadb/freyja/benchmarks/engine"
+	"github.com/freyjadb/freyja/benchmarks/folder"
 	"github.com/freyjadb/freyja/benchmarks/report"
 )
 
@@ -205,13 +205,17 @@ func (b *bench) measureEmpty(e *engine.Engine) error {
 	if err != nil {
 		return err
 	}
-	empty := report.EmptyStore{HeapBytes: liveHeap() - heapBefore}
-	empty.OpenLength, empty.OpenBlocks, err = folderBytes(dir)
+	heap := liveHeap() - heapBefore
+	open, err := folder.Measure(dir)
 	if err := errors.Join(err, store.Close()); err != nil {
 		return err
 	}
-	empty.ClosedLength, empty.ClosedBlocks, err = folderBytes(dir)
-	b.report.Empty = &empty
+	closed, err := folder.Measure(dir)
+	b.report.Empty = &report.EmptyStore{
+		OpenLength: open.Length, OpenBlocks: open.Blocks,
+		ClosedLength: closed.Length, ClosedBlocks: closed.Blocks,
+		HeapBytes: heap,
+	}
 	return errors.Join(err, os.RemoveAll(dir))
 }
 
@@ -222,21 +226,4 @@ func liveHeap() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
-}
-
-// folderBytes sums the lengths of all files below dir, and the blocks that the file system gave them.
-func folderBytes(dir string) (length, blocks int64, err error) {
-	err = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		length += info.Size()
-		blocks += blockBytes(info)
-		return nil
-	})
-	return length, blocks, err
 }
