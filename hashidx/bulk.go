@@ -55,7 +55,7 @@ func (b *Bulk) Index() *Index {
 // Saved is what Load must be told of an index that Save wrote: a few numbers beside the slots.
 type Saved struct {
 	Capacity int // slots
-	Keys     int
+	Keys     int // of them
 	Used     int // slots that are not empty: keys and tombstones
 	Deletes  int // since the table was built
 }

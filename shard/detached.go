@@ -20,11 +20,13 @@ const (
 // asked for.
 var detachedBytes atomic.Int64
 
-// detach counts a segment that was removed until it is given back.
+// detach counts a segment that was removed until it is given back. What a cleanup refers to is kept
+// reachable until the cleanup has run: were the counter a part of the shard, a shard that still referred
+// to the segment by any way would keep both for ever.
 func (s *Shard) detach(seg *segment) {
 	size := seg.size
 	s.detached.Add(size)
-	runtime.AddCleanup(seg.tenancy, func(n *atomic.Int64) { n.Add(-size) }, &s.detached)
+	runtime.AddCleanup(seg.tenancy, func(n *atomic.Int64) { n.Add(-size) }, s.detached)
 	if n := detachedBytes.Add(size); n >= collectBytes && detachedBytes.CompareAndSwap(n, 0) {
 		time.AfterFunc(collectDelay, runtime.GC)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
@@ -111,7 +112,7 @@ func (p *Preparer) run() {
 		var next stretch
 		if len(batch) == 0 && len(p.pages) > 0 {
 			next = p.pages[0]
-			p.pages = p.pages[:copy(p.pages, p.pages[1:])]
+			p.pages = slices.Delete(p.pages, 0, 1) // which lets go of the segment
 		}
 		p.running = len(batch) > 0 || next.seg != nil
 		running := p.running

@@ -159,8 +159,8 @@ type Shard struct {
 	space     space    // what keeps the disk space in bounds
 	savedSize int64    // bytes of the saved index, 0 once it is out of date and gone
 
-	numbers  *numbers     // of the segments
-	detached atomic.Int64 // bytes of segment files removed and still mapped
+	numbers  *numbers      // of the segments
+	detached *atomic.Int64 // bytes of segment files removed and still mapped; not a part of Shard, see detach
 
 	compactMu sync.Mutex         // held by the one compaction under way; before syncMu
 	closing   context.Context    // done when Close wants the compaction to end
