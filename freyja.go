@@ -104,6 +104,20 @@ func Open(dir string, opts *Options) (*DB, error) {
 	return db, nil
 }
 
+// openLocked opens the store in dir read-only, for a caller that has its lock.
+func openLocked(dir string) (*DB, error) {
+	o, err := (&Options{ReadOnly: true}).withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{opts: o, dir: dir, hashMask: o.hashMask, opened: time.Now(), done: make(chan struct{})}
+	db.compactor.init(0)
+	if err := db.openFiles(); err != nil {
+		return nil, errors.Join(err, db.abandon())
+	}
+	return db, nil
+}
+
 // open takes the lock, reads or makes the manifest, and recovers the shards.
 func (db *DB) open() error {
 	if err := db.checkFolder(); err != nil {
@@ -112,6 +126,11 @@ func (db *DB) open() error {
 	if err := db.takeLock(); err != nil {
 		return err
 	}
+	return db.openFiles()
+}
+
+// openFiles is open with the lock held.
+func (db *DB) openFiles() error {
 	m, err := db.loadOrCreateManifest()
 	if err != nil {
 		return err

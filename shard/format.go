@@ -226,3 +226,6 @@ func latestMark(page []byte) mark {
 	}
 	return mark{end: headerSize, state: stateOpen}
 }
+
+// headerShards is the number of shards that a header gives.
+func headerShards(page []byte) uint32 { return binary.LittleEndian.Uint32(page[40:]) }

@@ -15,7 +15,12 @@ func quarantineDir(dir string) string { return filepath.Join(dir, "quarantine") 
 // a number: a recovery that was killed may have kept more of them than are left now. They are on
 // disk when it returns, with the path of the file.
 func (c *Config) quarantine(name string, b []byte) (path string, err error) {
-	dir := quarantineDir(c.Dir)
+	return Quarantine(c.Dir, name, b)
+}
+
+// Quarantine keeps bytes that are about to be cut from the store in storeDir, as quarantine does.
+func Quarantine(storeDir, name string, b []byte) (path string, err error) {
+	dir := quarantineDir(storeDir)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("keep what recovery cuts: %w", err)
 	}
@@ -23,7 +28,7 @@ func (c *Config) quarantine(name string, b []byte) (path string, err error) {
 	if err := mmapio.WriteFileAtomic(path, b); err != nil {
 		return "", fmt.Errorf("keep what recovery cuts: %w", err)
 	}
-	if err := mmapio.SyncDir(c.Dir); err != nil {
+	if err := mmapio.SyncDir(storeDir); err != nil {
 		return "", fmt.Errorf("keep what recovery cuts: %w", err)
 	}
 	return path, nil

@@ -37,7 +37,7 @@ import (
 //	    80     8  number of segments S
 //	    88     4  number of chunks C of slots, of 1 MiB each but the last
 //	    92     4  zero
-//	    96 248*S  segments (savedSegment)
+//	    96 256*S  segments (savedSegment)
 //	         4*C  CRC-32C of each chunk
 //	           4  CRC-32C of everything before it
 //	           p  zeros up to a multiple of 4,096
@@ -48,7 +48,7 @@ const (
 
 	savedMagic       = uint64('F') | 'R'<<8 | 'E'<<16 | 'Y'<<24 | 'J'<<32 | 'I'<<40 | 'D'<<48 | 'X'<<56
 	savedHeaderSize  = 96
-	savedSegmentSize = 248
+	savedSegmentSize = 256
 	savedChunk       = 1 << 20
 )
 
@@ -57,23 +57,24 @@ func SavedName(shard int) string { return fmt.Sprintf("%03d%s", shard, SavedExt)
 
 func (c *Config) savedPath() string { return filepath.Join(c.Dir, SavedName(c.Shard)) }
 
-// savedSegment is a segment in a saved index, 31 numbers of 8 bytes:
+// savedSegment is a segment in a saved index, 32 numbers of 8 bytes:
 //
 //	id, nonce, number in slots, generation, end, last sequence number and state of its mark,
 //	last, lowest and highest sequence number, records, live bytes, bytes of deletes,
-//	length of the hint file, bytes that expire, and the 16 times of its expiry sketch
+//	length of the hint file, first expiry, bytes that expire, and the 16 times of its expiry sketch
 type savedSegment struct {
 	id, nonce, number          uint64
 	mark                       mark
 	lastSeq, minSeq, maxSeq    uint64
 	records, live, tombs, hint int64
+	firstExpiry                int64
 	expiry                     expirySketch
 }
 
 func (s *savedSegment) fields() []*uint64 {
 	i := func(p *int64) *uint64 { return (*uint64)(unsafe.Pointer(p)) }
 	f := []*uint64{&s.id, &s.nonce, &s.number, &s.mark.generation, i(&s.mark.end), &s.mark.lastSeq, &s.mark.state,
-		&s.lastSeq, &s.minSeq, &s.maxSeq, i(&s.records), i(&s.live), i(&s.tombs), i(&s.hint), i(&s.expiry.bytes)}
+		&s.lastSeq, &s.minSeq, &s.maxSeq, i(&s.records), i(&s.live), i(&s.tombs), i(&s.hint), i(&s.firstExpiry), i(&s.expiry.bytes)}
 	for q := range s.expiry.quantiles {
 		f = append(f, i(&s.expiry.quantiles[q]))
 	}
@@ -82,7 +83,8 @@ func (s *savedSegment) fields() []*uint64 {
 
 func savedOf(seg *segment) savedSegment {
 	return savedSegment{id: seg.id, nonce: seg.nonce, number: seg.number, mark: seg.mark, lastSeq: seg.lastSeq,
-		minSeq: seg.minSeq, maxSeq: seg.maxSeq, records: seg.records, live: seg.live, tombs: seg.tombs, hint: seg.hint, expiry: seg.expiry}
+		minSeq: seg.minSeq, maxSeq: seg.maxSeq, records: seg.records, live: seg.live, tombs: seg.tombs, hint: seg.hint,
+		firstExpiry: seg.firstExpiry, expiry: seg.expiry}
 }
 
 // matches reports whether seg, just opened, is the segment that was saved.
@@ -93,7 +95,7 @@ func (s *savedSegment) matches(seg *segment) bool {
 // restore gives seg the accounts that were saved.
 func (s *savedSegment) restore(seg *segment) {
 	seg.contents = contents{end: s.mark.end, lastSeq: s.lastSeq, minSeq: s.minSeq, maxSeq: s.maxSeq,
-		records: s.records, live: s.live, tombs: s.tombs, expiry: s.expiry}
+		records: s.records, live: s.live, tombs: s.tombs, firstExpiry: s.firstExpiry, expiry: s.expiry}
 	seg.hint = s.hint
 }
 

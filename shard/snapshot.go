@@ -20,9 +20,11 @@ type Frozen struct {
 
 // span is a segment as far as a snapshot goes.
 type span struct {
-	seg    *segment
-	end    int64  // offset behind its last record at the instant
-	minSeq uint64 // lowest sequence number of its records
+	seg     *segment
+	end     int64  // offset behind its last record at the instant
+	minSeq  uint64 // lowest sequence number of its records
+	lastSeq uint64 // of the record in front of end
+	hinted  bool   // it had a hint file
 }
 
 // lockAllTries is how often Freeze tries to get all mutexes without waiting for one while it holds others.
@@ -62,7 +64,7 @@ func (v *view) spansLocked() []span {
 	list := make([]span, 0, len(v.segments))
 	for i := range v.segments {
 		if seg := v.segments[i].seg; seg != nil && seg.records > 0 {
-			list = append(list, span{seg, seg.end, seg.minSeq})
+			list = append(list, span{seg, seg.end, seg.minSeq, seg.lastSeq, seg.hint > 0})
 		}
 	}
 	return list

@@ -1,0 +1,273 @@
+package freyja
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/freyjadb/freyja/mmapio"
+	"github.com/freyjadb/freyja/shard"
+)
+
+// RepairReport is what Repair found and did.
+type RepairReport struct {
+	// Damages lists what was not sound, and is no longer in the store.
+	Damages []Damage
+	// Quarantined lists the files, below quarantine/, that keep what was cut.
+	Quarantined []string
+	// Segments, Records and Bytes are what the store holds now.
+	Segments       int
+	Records, Bytes int64
+	// Duration is how long it took.
+	Duration time.Duration
+}
+
+// Repair makes a damaged store one that opens: it keeps every record that is sound, names all that is
+// not, and copies what it cuts to quarantine/. The store must not be open. On a store that is sound,
+// be it closed or crashed, it changes nothing.
+//
+// A record that is cut may have been the newest of its key: an older one then comes back, or a delete is
+// undone. Of a batch, the sound records stay. If the manifest is lost, it is made again from the segments:
+// then segments that compaction had replaced, if a crash left any, count again. Hint files that are wrong
+// are removed. Until the new manifest is in place, the last step but the removal of old files, the store
+// is as it was.
+//
+// progress, unless nil, is told now and then how many bytes of how many were read. Errors: ErrNotStore,
+// ErrLocked, ErrFormat, that of ctx, and those of the file system: it needs about as much space as the
+// damaged segments have.
+func Repair(ctx context.Context, dir string, progress func(done, total int64)) (RepairReport, error) {
+	r := &repairer{ctx: ctx, dir: dir, progress: progress, start: time.Now()}
+	err := r.run()
+	if err != nil {
+		err = fmt.Errorf("freyja: repair %q: %w", dir, err)
+	}
+	r.report.Duration = time.Since(r.start)
+	return r.report, err
+}
+
+// repairer is one Repair.
+type repairer struct {
+	ctx         context.Context
+	dir         string
+	progress    func(done, total int64)
+	start       time.Time
+	report      RepairReport
+	manifest    *manifest
+	rebuilt     []byte // the manifest that could not be used, nil if it could; empty if it was missing
+	done, total int64
+}
+
+func (r *repairer) run() (err error) {
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	if err := r.readManifest(); err != nil {
+		return err
+	}
+	lock, err := mmapio.Lock(filepath.Join(r.dir, lockName), true)
+	if errors.Is(err, mmapio.ErrLocked) {
+		return fmt.Errorf("%w by another process or another Open: %w", ErrLocked, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	if err := r.readManifest(); err != nil { // nobody changes it any more
+		return err
+	}
+	if err := r.mend(false); err != nil {
+		return err
+	}
+	err = r.count()
+	if errors.Is(err, ErrCorrupt) {
+		// Each shard may be sound by itself and not fit the others.
+		if err := r.mend(true); err != nil {
+			return err
+		}
+		err = r.count()
+	}
+	return err
+}
+
+// readManifest reads the manifest, or makes one from the segments.
+func (r *repairer) readManifest() error {
+	path := filepath.Join(r.dir, manifestName)
+	b, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	r.rebuilt = nil
+	if err == nil {
+		r.manifest, err = decodeManifest(b)
+		if err == nil || errors.Is(err, ErrFormat) {
+			return err
+		}
+	}
+	reason := err
+	if r.manifest, err = manifestOf(r.dir); err != nil {
+		return err
+	}
+	r.rebuilt = append([]byte{}, b...)
+	r.report.Damages = []Damage{{Shard: -1, File: path, Reason: reason.Error()}}
+	return nil
+}
+
+// manifestOf makes a manifest that lists all segments of the store whose segments are in the majority.
+func manifestOf(dir string) (*manifest, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("the folder is missing: %w", ErrNotStore)
+		}
+		return nil, err
+	}
+	type store struct {
+		id     [16]byte
+		shards int
+	}
+	votes := map[store]int{}
+	of := map[string]store{}
+	for _, e := range entries {
+		if id, shards, ok := shard.StoreOf(filepath.Join(dir, e.Name())); ok && e.Type().IsRegular() {
+			of[e.Name()] = store{id, shards}
+			votes[of[e.Name()]]++
+		}
+	}
+	var winner store
+	for s, n := range votes {
+		if n > votes[winner] {
+			winner = s
+		}
+	}
+	if votes[winner] == 0 || winner.shards < 1 || winner.shards > MaxShards {
+		return nil, fmt.Errorf("the folder has neither a manifest nor a sound segment: %w", ErrNotStore)
+	}
+	m := &manifest{storeID: winner.id, created: time.Now().UnixNano(), shards: make([]shard.Listed, winner.shards)}
+	for name, s := range of {
+		if number, id, ok := shard.ParseSegmentName(name); ok && s == winner && number < winner.shards {
+			m.shards[number] = withSegments(m.shards[number], nil, []uint64{id})
+		}
+	}
+	return m, nil
+}
+
+func (r *repairer) config(number int) shard.Config {
+	return shard.Config{
+		Dir: r.dir, StoreID: r.manifest.storeID, Shard: number, Shards: len(r.manifest.shards),
+		Listed: r.manifest.shards[number], Hash: xxhash.Sum64,
+	}
+}
+
+// mend checks all shards and replaces what is not sound. With force, the ends of all logs are made anew.
+func (r *repairer) mend(force bool) error {
+	repairs := make([]*shard.Repair, len(r.manifest.shards))
+	r.total = r.segmentBytes()
+	r.done = 0
+	sound := r.rebuilt == nil
+	for i := range repairs {
+		repairs[i] = shard.NewRepair(r.ctx, r.config(i), r.read)
+		if err := repairs[i].Check(); err != nil {
+			return err
+		}
+		switch {
+		case force:
+			repairs[i].Force("the store does not open")
+		case repairs[i].Sound():
+			if err := r.tryOpen(i); err != nil {
+				repairs[i].Force(err.Error())
+			}
+		}
+		r.report.Damages = append(r.report.Damages, repairs[i].Found().Damages...)
+		sound = sound && repairs[i].Sound()
+	}
+	if sound {
+		return nil
+	}
+	return r.replace(repairs)
+}
+
+// tryOpen says why the first step of opening a shard fails.
+func (r *repairer) tryOpen(number int) error {
+	o, err := (&Options{ReadOnly: true}).withDefaults()
+	if err != nil {
+		return err
+	}
+	db := &DB{opts: o, dir: r.dir, hashMask: o.hashMask}
+	recovery, err := shard.Begin(db.shardConfig(r.manifest, number, nil))
+	if err != nil {
+		return err
+	}
+	return recovery.Abandon()
+}
+
+func (r *repairer) segmentBytes() (n int64) {
+	for number, l := range r.manifest.shards {
+		for _, id := range l.Segments {
+			if info, err := os.Stat(filepath.Join(r.dir, shard.SegmentName(number, id))); err == nil {
+				n += info.Size()
+			}
+		}
+	}
+	return n
+}
+
+func (r *repairer) read(bytes int64) {
+	r.done += bytes
+	r.total = max(r.total, r.done)
+	if r.progress != nil {
+		r.progress(r.done, r.total)
+	}
+}
+
+// replace puts the sound store in the place of the damaged one.
+func (r *repairer) replace(repairs []*shard.Repair) error {
+	next := *r.manifest
+	next.shards = slices.Clone(next.shards)
+	for i, repair := range repairs {
+		if repair.Sound() {
+			continue
+		}
+		err := repair.Replace()
+		r.report.Quarantined = append(r.report.Quarantined, repair.Quarantined...)
+		if err != nil {
+			return err
+		}
+		next.shards[i] = repair.Listed
+	}
+	if len(r.rebuilt) > 0 {
+		kept, err := shard.Quarantine(r.dir, manifestName, r.rebuilt)
+		if err != nil {
+			return err
+		}
+		r.report.Quarantined = append(r.report.Quarantined, kept)
+	}
+	if err := mmapio.SyncDir(r.dir); err != nil {
+		return err
+	}
+	if err := mmapio.WriteFileAtomic(filepath.Join(r.dir, manifestName), next.encode()); err != nil {
+		return err
+	}
+	r.manifest, r.rebuilt = &next, nil
+	var errs []error
+	for _, repair := range repairs {
+		errs = append(errs, repair.RemoveOld())
+	}
+	return errors.Join(errs...)
+}
+
+// count opens the store, read-only, and counts what it holds.
+func (r *repairer) count() error {
+	db, err := openLocked(r.dir)
+	if err != nil {
+		return err
+	}
+	report := db.Recovery()
+	r.report.Segments, r.report.Records, r.report.Bytes = report.Segments, report.Records, report.Bytes
+	return db.Close()
+}

@@ -1,0 +1,339 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// Repair finds what keeps a shard from being opened, or would be met later, and takes it out. It works on
+// the files of a store that nobody has open, in two steps: Check reads everything, and Replace makes, of
+// each segment that is not sound, a new one with those of its records that are. If that is one of
+// the segments at the end of the log, all of these are made anew: where the log ends can no longer be
+// told from the log, so all that is sound counts. What is cut goes to the quarantine first.
+//
+// The new segments have the form of compacted ones, as gaps are in order there, and the floor is raised
+// to the highest sequence number there was. The manifest is replaced once for all shards; before that
+// the store is as it was, and after it the new files are on disk.
+
+// Repair is a shard under repair. For one goroutine.
+type Repair struct {
+	c       *Config
+	v       verifier
+	sealed  []*checked
+	open    []*checked
+	missing []uint64 // ids of listed segments without a file
+	floor   uint64
+	nextID  uint64
+
+	// What Replace did.
+	Listed      Listed   // what the manifest is to say
+	Quarantined []string // files with what was cut
+	remove      []string // files that are not used any more
+}
+
+// checked is a segment as Check found it.
+type checked struct {
+	seg     *segment
+	end     int64 // of what may hold records
+	records []place
+	damages []Damage
+}
+
+// place is a sound record.
+type place struct{ at, size int64 }
+
+// NewRepair begins the repair of the shard that cfg describes. Needed of cfg are Dir, StoreID, Shard,
+// Shards, Listed and Hash.
+func NewRepair(ctx context.Context, cfg Config, progress func(bytes int64)) *Repair {
+	return &Repair{c: &cfg, v: verifier{c: &cfg, ctx: ctx, progress: progress}, floor: cfg.Listed.Floor, Listed: cfg.Listed}
+}
+
+// Found is what Check has read.
+func (r *Repair) Found() Verified { return r.v.Verified }
+
+// Check reads all segments. The error is that of the context, or of the file system.
+func (r *Repair) Check() error {
+	r.nextID = max(1, r.c.Listed.NextID)
+	for _, id := range r.c.Listed.Segments {
+		r.nextID = max(r.nextID, id+1)
+		if err := r.check(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Repair) check(id uint64) error {
+	path := r.c.segmentPath(id)
+	seg, err := r.c.openSegment(id)
+	headerDamage := ""
+	if errors.Is(err, ErrCorrupt) {
+		if _, statErr := os.Stat(path); errors.Is(statErr, os.ErrNotExist) {
+			r.missing = append(r.missing, id)
+			r.v.damage(Damage{File: path, Reason: "the manifest lists the segment and it is missing"})
+			return nil
+		}
+		headerDamage = err.Error()
+		seg, err = r.c.openDamaged(id)
+	}
+	if err != nil {
+		return err
+	}
+	c := &checked{seg: seg, end: seg.mark.end}
+	if !seg.sealed() {
+		c.end = seg.size
+	}
+	before := len(r.v.Damages)
+	if headerDamage != "" {
+		r.v.damage(Damage{File: path, Bytes: headerSize, Reason: headerDamage})
+		c.end = seg.size
+	}
+	if seg.sealed() && headerDamage == "" {
+		r.sealed = append(r.sealed, c)
+	} else {
+		r.open = append(r.open, c)
+	}
+	if err := r.read(c); err != nil {
+		return err
+	}
+	if len(r.v.Damages) == before && c.end == seg.mark.end {
+		r.v.checkHint(span{seg: seg, end: seg.mark.end, lastSeq: seg.mark.lastSeq})
+	}
+	c.damages = slices.Clone(r.v.Damages[before:])
+	return nil
+}
+
+// openDamaged maps a segment whose header or length is not right, as one of the log that is not sealed.
+func (c *Config) openDamaged(id uint64) (*segment, error) {
+	path := c.segmentPath(id)
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() == 0 {
+		return &segment{cfg: c, id: id, path: path, mark: mark{end: headerSize}}, nil
+	}
+	m, err := mmapio.OpenMapping(path, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	seg := c.newSegment(id, m)
+	seg.compacted = true // then gaps in the sequence are not reported too
+	seg.mark = mark{end: headerSize}
+	if info.Size() >= headerSize {
+		seg.mark = latestMark(m.Bytes())
+	}
+	return seg, nil
+}
+
+// read finds the sound records of a segment. What lies behind the last promise of one that is not sealed
+// is no damage: a crash may leave anything there, and Open knows what to do.
+func (r *Repair) read(c *checked) error {
+	seg := c.seg
+	if seg.mapping == nil || c.end < headerSize {
+		return nil
+	}
+	before := len(r.v.Damages)
+	sp := span{seg: seg, end: c.end, lastSeq: seg.mark.lastSeq, hinted: seg.sealed()}
+	err := r.v.segment(sp, func(at int64, rec *record) {
+		c.records = append(c.records, place{at, rec.size})
+		r.floor = max(r.floor, rec.seq)
+	})
+	r.floor = max(r.floor, seg.mark.lastSeq)
+	if err == nil && !seg.sealed() {
+		r.v.Damages = append(r.v.Damages[:before], slices.DeleteFunc(r.v.Damages[before:], func(d Damage) bool {
+			return d.Offset >= seg.mark.end
+		})...)
+	}
+	return err
+}
+
+// Sound reports whether nothing is to be done.
+func (r *Repair) Sound() bool { return len(r.v.Damages) == 0 }
+
+// Force makes Replace treat the end of the log as damaged although nothing was found: the shard could
+// not be opened all the same.
+func (r *Repair) Force(reason string) {
+	for _, c := range r.open {
+		d := Damage{File: c.seg.path, Offset: c.seg.mark.end, Reason: reason}
+		r.v.damage(d)
+		c.damages = append(c.damages, d)
+	}
+}
+
+// Replace makes new segments for those that are not sound, on disk, but for the folder's entry. It sets
+// Listed.
+func (r *Repair) Replace() error {
+	gone := slices.Clone(r.missing)
+	var come []uint64
+	again := slices.ContainsFunc(r.open, func(c *checked) bool { return len(c.damages) > 0 }) || len(r.missing) > 0
+	list := slices.Clone(r.sealed)
+	if again {
+		list = append(list, r.open...)
+	}
+	for _, c := range list {
+		isOpen := slices.Contains(r.open, c)
+		if len(c.damages) == 0 && !isOpen {
+			continue
+		}
+		if onlyHint(c) {
+			r.remove = append(r.remove, hintPath(c.seg.path))
+			continue
+		}
+		id, err := r.replace(c)
+		if err != nil {
+			return err
+		}
+		gone = append(gone, c.seg.id)
+		if id != 0 {
+			come = append(come, id)
+		}
+		r.remove = append(r.remove, c.seg.path, hintPath(c.seg.path))
+	}
+	r.remove = append(r.remove, r.c.savedPath())
+	r.Listed.Segments = slices.DeleteFunc(slices.Clone(r.Listed.Segments), func(id uint64) bool { return slices.Contains(gone, id) })
+	r.Listed.Segments = append(r.Listed.Segments, come...)
+	slices.Sort(r.Listed.Segments)
+	r.Listed.Floor, r.Listed.NextID = r.sealedFloor(again), r.nextID
+	return nil
+}
+
+// sealedFloor is the floor behind which the log goes on: behind all there is if its end was made anew.
+func (r *Repair) sealedFloor(again bool) uint64 {
+	if again {
+		return r.floor
+	}
+	floor := r.Listed.Floor
+	for _, c := range r.sealed {
+		if !c.seg.compacted {
+			floor = max(floor, c.seg.mark.lastSeq)
+		}
+	}
+	return floor
+}
+
+// onlyHint reports whether all that is damaged is the hint file.
+func onlyHint(c *checked) bool {
+	return !slices.ContainsFunc(c.damages, func(d Damage) bool { return filepath.Ext(d.File) != HintExt })
+}
+
+// replace copies what is sound of a segment into a new one, and what is not to the quarantine. id is 0 if
+// nothing is sound.
+func (r *Repair) replace(c *checked) (id uint64, err error) {
+	for _, d := range c.damages {
+		if d.Bytes == 0 || d.File != c.seg.path || c.seg.mapping == nil {
+			continue
+		}
+		from, to := min(d.Offset, c.seg.size), min(d.Offset+d.Bytes, c.seg.size)
+		err := guarded(func() error {
+			kept, err := r.c.quarantine(fmt.Sprintf("%s@%d", filepath.Base(c.seg.path), from), c.seg.mapping.Bytes()[from:to])
+			r.Quarantined = append(r.Quarantined, kept)
+			return err
+		})
+		// What cannot be read cannot be kept.
+		if fault := (*mmapio.FaultError)(nil); err != nil && !errors.As(err, &fault) {
+			return 0, err
+		}
+	}
+	if len(c.records) == 0 {
+		return 0, nil
+	}
+	id = r.freeID()
+	return id, r.copy(c, id)
+}
+
+func (r *Repair) freeID() uint64 {
+	for {
+		id := r.nextID
+		r.nextID++
+		if _, err := os.Lstat(r.c.segmentPath(id)); err != nil {
+			return id
+		}
+	}
+}
+
+func (r *Repair) copy(c *checked, id uint64) error {
+	size := int64(headerSize)
+	for _, p := range c.records {
+		size += p.size
+	}
+	var head [headerUsed]byte
+	h := r.c.header(id)
+	h.origin, h.nonce = originCompacted, rand.Uint64()
+	if c.seg.legacy {
+		h.version = OldestFormatVersion
+	}
+	h.encode(head[:])
+	file, err := mmapio.Create(r.c.segmentPath(id), size, head[:])
+	if err != nil {
+		return fmt.Errorf("create segment: %w", err)
+	}
+	out := r.c.freshSegment(id, file, h)
+	at := int64(headerSize)
+	var last record
+	err = guarded(func() error {
+		for _, p := range c.records {
+			n := copy(out.file.Bytes()[at:], c.seg.bytes(p.at + p.size)[p.at:])
+			var reason string
+			if last, reason = decodeRecord(out.file.Bytes()[at:], true); reason != "" {
+				return corrupt(c.seg.path, p.at, "record was sound a moment ago: "+reason)
+			}
+			at += int64(n)
+		}
+		return nil
+	})
+	if err == nil {
+		err = out.syncData(at)
+	}
+	if err == nil {
+		err = out.seal(at, last.seq, stateSealed)
+	}
+	return errors.Join(err, out.closeFile())
+}
+
+// closeFile lets go of the writer's mapping, if it is still there.
+func (seg *segment) closeFile() error {
+	if seg.file == nil {
+		return nil
+	}
+	return seg.file.Close()
+}
+
+// RemoveOld removes the files that the manifest lists no longer.
+func (r *Repair) RemoveOld() error {
+	var errs []error
+	for _, path := range r.remove {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// StoreOf reads whose segment a file is, for want of a manifest: the store's id and number of shards. ok
+// is false for a file that is no segment with a sound header.
+func StoreOf(path string) (storeID [16]byte, shards int, ok bool) {
+	number, id, ok := ParseSegmentName(filepath.Base(path))
+	if !ok {
+		return storeID, 0, false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return storeID, 0, false
+	}
+	defer f.Close()
+	page := make([]byte, headerSize)
+	if _, err := f.ReadAt(page, 0); err != nil {
+		return storeID, 0, false
+	}
+	copy(storeID[:], page[16:])
+	h := segmentHeader{storeID: storeID, shard: uint32(number), id: id, shards: headerShards(page)}
+	return storeID, int(h.shards), h.read(page, path) == nil
+}

@@ -1,0 +1,229 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+)
+
+// Damage is a place in a file that does not verify. Package freyja documents the fields.
+type Damage struct {
+	Shard         int
+	File          string
+	Offset, Bytes int64
+	Key           []byte
+	Reason        string
+}
+
+// Verified is what Verify has read. Package freyja documents the fields.
+type Verified struct {
+	Segments       int
+	Records, Bytes int64
+	Damages        []Damage
+}
+
+// Verify reads every record of the shard as it is at the call, and every hint file, while reads and
+// writes go on. progress gets bytes as they are read, VerifySize of them. Errors: ErrClosed and that of
+// ctx; damage is not an error.
+func (s *Shard) Verify(ctx context.Context, progress func(bytes int64)) (Verified, error) {
+	frozen, err := Freeze([]*Shard{s})
+	if err != nil {
+		return Verified{}, err
+	}
+	f := frozen[0]
+	v := &verifier{c: &s.cfg, ctx: ctx, progress: progress}
+	live := 0
+	for _, sp := range f.spans {
+		err := v.segment(sp, func(at int64, r *record) {
+			if r.kind == kindPut && f.v.table.Holds(s.cfg.Hash(r.key), location(sp.seg.number, at)) {
+				live++
+			}
+		})
+		if err != nil {
+			return v.Verified, err
+		}
+		if sp.hinted {
+			v.checkHint(sp)
+		}
+	}
+	if len(v.Damages) == 0 && live != f.Len() {
+		v.damage(Damage{File: s.cfg.Dir, Reason: fmt.Sprintf("the index has %d keys, the segments have %d of them", f.Len(), live)})
+	}
+	runtime.KeepAlive(f)
+	return v.Verified, nil
+}
+
+// VerifySize is how many bytes Verify will read.
+func (s *Shard) VerifySize() (n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0
+	}
+	for _, seg := range s.segmentsLocked() {
+		n += seg.total()
+	}
+	return n
+}
+
+// verifier goes through the segments of a shard.
+type verifier struct {
+	Verified
+	c        *Config
+	ctx      context.Context
+	progress func(bytes int64)
+}
+
+func (v *verifier) damage(d Damage) {
+	d.Shard = v.c.Shard
+	v.Damages = append(v.Damages, d)
+}
+
+// segment reads the records of a segment and calls sound for each that verifies.
+func (v *verifier) segment(sp span, sound func(at int64, r *record)) error {
+	seg := sp.seg
+	w := &walk{v: v, seg: seg, b: seg.bytes(sp.end), sound: sound}
+	if sp.hinted {
+		if h, err := v.c.openHint(seg, sp.end, sp.lastSeq); err == nil {
+			w.known = h
+		}
+	}
+	err := guarded(w.run)
+	if err != nil && v.ctx.Err() == nil {
+		v.damage(Damage{File: seg.path, Offset: w.at, Bytes: sp.end - w.at, Reason: faultError(err).Error()})
+		err = nil
+	}
+	v.Segments++
+	runtime.KeepAlive(seg)
+	return err
+}
+
+// walk is a way through a segment that goes on behind what does not verify.
+type walk struct {
+	v     *verifier
+	seg   *segment
+	b     []byte
+	sound func(at int64, r *record)
+	known *hint // which says where records begin; nil if it cannot be had
+	at    int64
+	seq   uint64  // of the record before, 0 if it is not known
+	found []int64 // offsets of known's entries, sorted; nil until needed
+}
+
+func (w *walk) run() error {
+	end := int64(len(w.b))
+	reported := int64(headerSize)
+	for w.at = headerSize; w.at < end; {
+		if w.at-reported >= paceStep {
+			w.v.progress(w.at - reported)
+			reported = w.at
+			if err := w.v.ctx.Err(); err != nil {
+				return err
+			}
+		}
+		r, reason := decodeRecord(w.b[w.at:], true)
+		if reason != "" {
+			w.skip(reason)
+			continue
+		}
+		if !w.seg.compacted && w.seq != 0 && r.seq != w.seq+1 {
+			w.v.damage(Damage{File: w.seg.path, Offset: w.at, Bytes: r.size, Key: slices.Clone(r.key),
+				Reason: fmt.Sprintf("record has sequence number %d, not %d", r.seq, w.seq+1)})
+		}
+		w.seq = r.seq
+		w.v.Records++
+		w.v.Bytes += r.size
+		w.sound(w.at, &r)
+		w.at += r.size
+	}
+	w.v.progress(end - reported)
+	return w.v.ctx.Err()
+}
+
+// skip reports what lies at w.at and goes on at the next record that can be found.
+func (w *walk) skip(reason string) {
+	next := w.next()
+	d := Damage{File: w.seg.path, Offset: w.at, Bytes: next - w.at, Reason: reason}
+	if r, why := decodeRecord(w.b[w.at:], false); why == "" && w.keyIsKnown(&r) {
+		d.Key = slices.Clone(r.key)
+	}
+	w.v.damage(d)
+	w.at, w.seq = next, 0
+}
+
+// next is where the next record after w.at begins: behind this one if its lengths make sense, or where
+// the hint says, or where something verifies.
+func (w *walk) next() int64 {
+	end := int64(len(w.b))
+	if r, why := decodeRecord(w.b[w.at:], false); why == "" {
+		after := w.at + r.size
+		if _, why := decodeRecord(w.b[after:], false); after == end || why == "" {
+			return after
+		}
+	}
+	if offsets := w.offsets(); offsets != nil {
+		i, _ := slices.BinarySearch(offsets, w.at+1)
+		if i < len(offsets) {
+			return offsets[i]
+		}
+		return end
+	}
+	for at := w.at + recordAlign; at < end; at += recordAlign {
+		if _, why := decodeRecord(w.b[at:], true); why == "" {
+			return at
+		}
+	}
+	return end
+}
+
+func (w *walk) offsets() []int64 {
+	if w.known != nil && w.found == nil {
+		w.found = make([]int64, 0, len(w.known.entries))
+		for _, e := range w.known.entries {
+			w.found = append(w.found, e.offset())
+		}
+		slices.Sort(w.found)
+	}
+	return w.found
+}
+
+// keyIsKnown reports whether the key of a damaged record is its key: the hint has its hash.
+func (w *walk) keyIsKnown(r *record) bool {
+	if w.known == nil {
+		return true // for all that can be told
+	}
+	hash := w.v.c.Hash(r.key)
+	from, to := w.known.bucket(int(hash >> 56))
+	return slices.ContainsFunc(w.known.entries[from:to], func(e hintEntry) bool {
+		return e.hash == hash && e.offset() == w.at
+	})
+}
+
+// checkHint compares a hint file with its segment, if that is sound.
+func (v *verifier) checkHint(sp span) {
+	seg := sp.seg
+	path := hintPath(seg.path)
+	h, err := v.c.openHint(seg, sp.end, sp.lastSeq)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	reason := ""
+	if err != nil {
+		reason = err.Error()
+	} else if want, err := v.c.hintOf(seg, sp.end, false); err == nil && !want.equal(h) {
+		reason = "hint file does not say what the segment has"
+	}
+	if reason != "" {
+		v.damage(Damage{File: path, Reason: reason})
+	}
+}
+
+func (h *hint) equal(o *hint) bool {
+	a, b := h.contents, o.contents
+	a.firstExpiry, b.firstExpiry = 0, 0 // which is for segments that are not sealed
+	return a == b && slices.Equal(h.directory, o.directory) && slices.Equal(h.entries, o.entries) &&
+		slices.Equal(h.seqs, o.seqs) && slices.Equal(h.starts, o.starts)
+}
