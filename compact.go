@@ -52,8 +52,12 @@ func (db *DB) CompactProgress(ctx context.Context, progress func(done, total int
 	var sum shard.Compacted
 	var errs []error
 	for _, s := range db.shards {
-		compacted, err := s.Compact(ctx, report)
-		sum.Add(compacted)
+		var compacted shard.Compacted
+		err := ctx.Err()
+		if err == nil {
+			compacted, err = s.Compact(ctx, report)
+			sum.Add(compacted)
+		}
 		if err != nil {
 			errs = append(errs, err)
 			if !errors.Is(err, ErrCorrupt) || ctx.Err() != nil {

@@ -26,10 +26,10 @@ import (
 
 // Op is one write of a batch.
 type Op struct {
-	Key, Value []byte
+	Key, Value []byte // of the record; Value is empty for a delete
 	Hash       uint64 // of Key
 	Expiry     int64  // Unix nanoseconds, 0 for none
-	Delete     bool
+	Delete     bool   // or a put
 
 	old found // what is there, once the batch is planned
 }
@@ -45,8 +45,8 @@ func (op *Op) size() int64 { return recordSize(len(op.Key), len(op.Value), op.Ex
 
 // Part is what a batch writes to one shard: no two of the Ops have the same key.
 type Part struct {
-	Shard *Shard
-	Ops   []Op
+	Shard *Shard // it is for
+	Ops   []Op   // in any order
 
 	bytes   int64  // of its records and head
 	lastSeq uint64 // of its last record

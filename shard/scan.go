@@ -12,7 +12,7 @@ import (
 // Entry is a key with its value as they lie in the mapping, valid until the function they are given to
 // returns.
 type Entry struct {
-	Key, Value []byte
+	Key, Value []byte // of the newest record
 	Expiry     int64 // Unix nanoseconds, 0 for none
 }
 

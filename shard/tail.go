@@ -8,6 +8,7 @@ import (
 // tail is the end of the log: the segments that are not sealed, and how far they go.
 type tail struct {
 	chain  []*segment // in the order of the log; those with the log's records
+	ends   []int64    // of the records in each of chain
 	beyond []*segment // the others
 	end    uint64     // sequence number of the last record of the log
 	reason string     // why the log ends there, if bytes follow
@@ -41,16 +42,18 @@ func (r *Recovery) readTail(open []*segment) error {
 		}
 		seg := open[i]
 		open = slices.Delete(open, i, i+1)
-		t.chain = append(t.chain, seg)
-		if err := t.read(seg); err != nil {
+		end, err := t.read(seg)
+		if err != nil {
 			return err
 		}
+		t.chain = append(t.chain, seg)
+		t.ends = append(t.ends, end)
 	}
 	if len(t.chain) == 0 {
 		// No record follows the sealed ones. A segment that never had records can still be the active one.
 		empty := func(seg *segment) bool { return seg.mark.state == stateClosed && seg.mark.end == headerSize }
 		if i := slices.IndexFunc(open, empty); i >= 0 {
-			t.chain = append(t.chain, open[i])
+			t.chain, t.ends = append(t.chain, open[i]), append(t.ends, headerSize)
 			open = slices.Delete(open, i, i+1)
 		}
 	}
@@ -77,10 +80,10 @@ func firstSeq(seg *segment) uint64 {
 	return rec.seq
 }
 
-// read goes through an open segment up to its first record that does not verify.
-func (t *tail) read(seg *segment) error {
+// read goes through an open segment up to its first record that does not verify, and returns where that is.
+func (t *tail) read(seg *segment) (at int64, err error) {
 	b := seg.bytes(seg.size)
-	at := int64(headerSize)
+	at = headerSize
 	t.reason = ""
 	for at < seg.size {
 		rec, why := decodeRecord(b[at:], true)
@@ -98,9 +101,9 @@ func (t *tail) read(seg *segment) error {
 		t.end = rec.seq
 	}
 	if at < seg.mark.end {
-		return corrupt(seg.path, at, fmt.Sprintf("%s, and it was on disk up to offset %d", t.reason, seg.mark.end))
+		return 0, corrupt(seg.path, at, fmt.Sprintf("%s, and it was on disk up to offset %d", t.reason, seg.mark.end))
 	}
-	return nil
+	return at, nil
 }
 
 func (t *tail) addHead(rec *record) (reason string) {
@@ -152,7 +155,7 @@ func (r *Recovery) applyTail() error {
 		if err := r.add(seg); err != nil {
 			return err
 		}
-		if err := r.applySegment(seg); err != nil {
+		if err := r.applySegment(seg, t.ends[i]); err != nil {
 			return err
 		}
 		s.synced.Store(max(s.synced.Load(), seg.mark.lastSeq))
@@ -168,12 +171,12 @@ func (r *Recovery) applyTail() error {
 	return nil
 }
 
-// applySegment enters a segment's records up to the end of the log.
-func (r *Recovery) applySegment(seg *segment) error {
+// applySegment enters a segment's records in front of end, up to the end of the log.
+func (r *Recovery) applySegment(seg *segment, end int64) error {
 	s, t := r.s, &r.tail
 	b := seg.bytes(seg.size)
 	r.report.Scanned++
-	for seg.end < seg.size && s.seq < t.end {
+	for seg.end < end && s.seq < t.end {
 		rec, reason := decodeRecord(b[seg.end:], false)
 		if reason != "" {
 			return corrupt(seg.path, seg.end, "record was there a moment ago: "+reason)
