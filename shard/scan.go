@@ -13,7 +13,7 @@ import (
 // returns.
 type Entry struct {
 	Key, Value []byte // of the newest record
-	Expiry     int64 // Unix nanoseconds, 0 for none
+	Expiry     int64  // Unix nanoseconds, 0 for none
 }
 
 // scanBatch is how many records a scan has under way at once: their look-ups in the index overlap.
