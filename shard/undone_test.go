@@ -46,7 +46,9 @@ func (r *trial) start() {
 	r.want, r.steps = map[string]string{}, nil
 }
 
-func (r *trial) step(format string, args ...any) { r.steps = append(r.steps, fmt.Sprintf(format, args...)) }
+func (r *trial) step(format string, args ...any) {
+	r.steps = append(r.steps, fmt.Sprintf(format, args...))
+}
 
 // what is said when something is wrong.
 func (r *trial) what() string { return strings.Join(r.steps, ", ") }
@@ -193,7 +195,7 @@ func TestCompactionOrders(t *testing.T) {
 			for n := range 1 << (2 * writes) {
 				for first := uint64(1); first < 1<<writes; first++ {
 					for second := uint64(1); second < 1<<writes; second++ {
-						if loneSize(rng.IntN(200) != 0, false) {
+						if loneSize(rng.IntN(300) != 0, false) {
 							continue
 						}
 						total++
@@ -247,7 +249,7 @@ func TestCompactionInShortTrials(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newTrial(t, mask, "a", "b")
 			defer r.remove()
-			for range loneSize(250, 100_000) {
+			for range loneSize(200, 100_000) {
 				r.start()
 				for range 6 {
 					trialSteps[rng.IntN(len(trialSteps))](r, rng)
