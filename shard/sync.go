@@ -71,6 +71,15 @@ func (s *Shard) logEnd() []reach {
 	return list
 }
 
+// lastOf is the sequence number of the last record in list. A segment without a record has none to tell:
+// one that was made for a write that then failed, which others may follow.
+func lastOf(list []reach) (last uint64) {
+	for _, r := range list {
+		last = max(last, r.lastSeq)
+	}
+	return last
+}
+
 // syncLog puts the log as it is now on disk: the segments rolled but not sealed, which it seals, then
 // the active one, which is marked with activeState: stateClosed also trims and closes it. Holds syncMu.
 func (s *Shard) syncLog(activeState uint64) error {
@@ -81,7 +90,7 @@ func (s *Shard) syncLog(activeState uint64) error {
 	if len(list) == 0 {
 		return nil
 	}
-	last := list[len(list)-1].lastSeq
+	last := lastOf(list)
 	if err := s.settle(last); err != nil {
 		return err
 	}
@@ -116,9 +125,7 @@ func (s *Shard) syncData(list func() []reach) ([]reach, error) {
 			return nil, err
 		}
 	}
-	if n := len(reached); n > 0 {
-		s.dataSynced.Store(max(s.dataSynced.Load(), reached[n-1].lastSeq))
-	}
+	s.dataSynced.Store(max(s.dataSynced.Load(), lastOf(reached)))
 	crashpoint.At("sync.data")
 	return reached, nil
 }
@@ -252,7 +259,7 @@ func (s *Shard) sealLeft() error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	last := list[len(list)-1].lastSeq
+	last := lastOf(list)
 	if err := s.settle(last); err != nil {
 		return err
 	}
