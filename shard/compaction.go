@@ -228,6 +228,7 @@ type keptDelete struct {
 	seg     *segment
 	offset  int64
 	key     []byte // as it lies in the mapping
+	expired bool   // it is a put
 	blocked bool
 }
 
@@ -354,7 +355,7 @@ func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r 
 		c.result.Tombstones++
 		return // the put that the key has now is the newer one
 	}
-	c.deletes = append(c.deletes, keptDelete{hash: hash, seq: r.seq, seg: seg, offset: at, key: r.key})
+	c.deletes = append(c.deletes, keptDelete{hash: hash, seq: r.seq, seg: seg, offset: at, key: r.key, expired: r.kind == kindPut})
 }
 
 // hasPut reports whether the key of a delete has been put again, as far as that can be found out: if the
@@ -512,7 +513,7 @@ func (c *compaction) makeOutput() (err error) {
 	for i := range c.deletes {
 		if c.deletes[i].blocked {
 			size += recordSize(len(c.deletes[i].key), 0, 0)
-		} else {
+		} else if !c.deletes[i].expired {
 			c.result.Tombstones++
 		}
 	}
