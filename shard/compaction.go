@@ -430,7 +430,6 @@ func (c *compaction) blockedBy(seg *segment, byHash map[uint64][]int) error {
 			c.blockers[seg.id] = true
 		}
 	}
-	runtime.KeepAlive(h)
 	return nil
 }
 
@@ -463,7 +462,7 @@ func seqOf(seg *segment, h *hint, i int) (uint64, error) {
 
 // hintFor is the hint of a segment that takes no more records, from its file or from its records.
 func (s *Shard) hintFor(seg *segment) (*hint, error) {
-	if h, err := s.cfg.openHint(seg, seg.end, seg.lastSeq); err == nil {
+	if h, err := s.cfg.openHint(seg, seg.end, seg.lastSeq, nil); err == nil {
 		return h, nil
 	}
 	return s.cfg.hintOf(seg, seg.end, true)
