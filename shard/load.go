@@ -164,8 +164,8 @@ type loader struct {
 	segs  []*segment
 	hints []*hint
 	bulk  *hashidx.Bulk
-	live  []int64  // live bytes by segment
-	total int64    // live bytes of all
+	live  []int64 // live bytes by segment
+	total int64   // live bytes of all
 
 	// Scratch for one bucket: a table of the newest entry of each hash, with linear probing.
 	table   []newest
