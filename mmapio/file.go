@@ -236,7 +236,7 @@ func (f *File) pages(from, to int64) ([]byte, error) {
 // length. After an error every byte below length is still there; the file may be trimmed or not, and
 // Close is still to be called. Errors: the system's, os.ErrInvalid, os.ErrClosed.
 func (f *File) Seal(length int64) error {
-	if err := f.Sync(0, length); err != nil {
+	if err := f.syncBeforeSeal(length); err != nil {
 		return err
 	}
 	if f.writable == nil { // length 0, which is nothing to sync
@@ -257,6 +257,21 @@ func (f *File) Seal(length int64) error {
 	}
 	if err := diskSync(file); err != nil {
 		return fmt.Errorf("mmapio: sync %q: %w", f.path, cause(err))
+	}
+	return nil
+}
+
+// syncBeforeSeal syncs the mapped bytes, where the sync of the file that ends Seal does not do that too.
+func (f *File) syncBeforeSeal(length int64) error {
+	if !syncCoversMapped {
+		return f.Sync(0, length)
+	}
+	_, err := f.pages(0, length)
+	if err == nil && length > 0 {
+		err = f.checkLength()
+	}
+	if err != nil {
+		return fmt.Errorf("mmapio: seal %q: %w", f.path, cause(err))
 	}
 	return nil
 }

@@ -103,3 +103,22 @@ func (m *Mapping) Advise(a Advice) error {
 	}
 	return nil
 }
+
+// Populate maps the pages of [from, to) that are in the page cache, and reads those that are not, so
+// that loads from them fault no more: one call instead of a fault for each few pages. Where the kernel
+// cannot, it does nothing. It may run while others read, and nobody may have trimmed the file below to.
+// It returns the system's error, os.ErrInvalid for a range outside the mapping.
+func (m *Mapping) Populate(from, to int64) error {
+	if from < 0 || to < from || to > int64(len(m.data)) {
+		return fmt.Errorf("mmapio: populate %q: range %d to %d: %w", m.path, from, to, os.ErrInvalid)
+	}
+	if from == to {
+		return nil
+	}
+	err := diskPopulateRead(m.data[roundDown(from):min(roundUp(to), int64(len(m.data)))])
+	runtime.KeepAlive(m)
+	if err != nil {
+		return fmt.Errorf("mmapio: populate %q at offset %d: %w", m.path, from, err)
+	}
+	return nil
+}
