@@ -6,7 +6,12 @@
 // lock, wait for nobody, and write to no memory that another core uses: a read is an atomic load of
 // the shard's current view, a probe of the index, and a copy from the mapping. Package
 // shard has the design and the argument for its correctness, docs/concurrency.md what it means
-// for a caller, docs/format.md the bytes on disk.
+// for a caller, docs/durability.md what survives which failure, docs/format.md the bytes on disk.
+//
+// A Snapshot is the whole store at one instant, and what Scan, All and Backup read. A Batch is written
+// whole or not at all, after any crash and in every snapshot. Compaction gives the space of
+// overwritten, deleted and expired records back in the background, beside readers and writers, and
+// keeps the files in bounds (Options.CompactAtDeadRatio).
 //
 //	db, err := freyja.Open("data", nil)
 //	if err != nil {
@@ -78,8 +83,9 @@ type DB struct {
 
 // Open opens the store in the folder dir, and creates it if dir is missing or empty and opts does
 // not ask for a read-only store. Nil opts means the defaults. It locks the store against other
-// processes and other Opens, and recovers it: the shards' segments are read in parallel, about as
-// fast as memory or disk delivers them. Recovery says what it found.
+// processes and other Opens, and recovers it, the shards in parallel: after a clean Close each reads the
+// index that was saved, after a crash the hint files of its sealed segments and the end of its log.
+// Recovery says what it found.
 //
 // Errors: ErrInvalidOptions; ErrNotStore if dir holds something else; ErrLocked; ErrFormat for a
 // store of a newer version; ErrShardCount; ErrCorrupt, naming file and offset, for damage in what was
