@@ -38,6 +38,7 @@ package freyja
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -143,6 +144,11 @@ func (db *DB) openFiles() error {
 	}
 	db.manifest.init(filepath.Join(db.dir, manifestName), m)
 	if !db.opts.ReadOnly {
+		if m.old { // older versions must not take for theirs what is going to be written
+			if err := db.manifest.replace(func([]shard.Listed) {}); err != nil {
+				return err
+			}
+		}
 		if err := db.dropOrphans(m); err != nil {
 			return err
 		}
@@ -234,6 +240,7 @@ func (db *DB) loadOrCreateManifest() (*manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %q: %w", path, err)
 	}
+	m.old = binary.LittleEndian.Uint32(b[8:]) < manifestVersion
 	if db.opts.Shards != 0 && db.opts.Shards != len(m.shards) {
 		return nil, fmt.Errorf("the store has %d shards, Options.Shards is %d: %w", len(m.shards), db.opts.Shards, ErrShardCount)
 	}
@@ -312,6 +319,9 @@ func (db *DB) recoverShards(m *manifest) error {
 		if s != nil {
 			db.shards = append(db.shards, s)
 		}
+	}
+	if err == nil {
+		err = inParallel(n, func(i int) error { return shards[i].SealRecovered() })
 	}
 	if err != nil {
 		return err

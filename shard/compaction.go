@@ -18,7 +18,8 @@ import (
 // Compaction copies what is live in some segments, its inputs, into a new one, its output, and removes
 // them, while reads and writes go on. Inputs are sealed, so nobody writes to them. In order:
 //
-//  1. Sort out. For each record of the inputs the index says whether it is the newest of its key. A put
+//  1. Sort out. Each record of the inputs is verified: one whose key is damaged would be dead by the index,
+//     and one whose length is would hide others. For each the index says whether it is the newest of its key. A put
 //     that is and has not expired is copied, one that is not is left out. A delete, and a put that
 //     has expired, is needed only for as long as a file has an older record of its key, which would
 //     otherwise come back at the next Open: it is kept, as a delete, if the hint of a segment that is
@@ -117,12 +118,19 @@ func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compac
 		switch {
 		case err == nil:
 			made[result.output] = true
-		case errors.Is(err, ErrCorrupt) && ctx.Err() == nil:
-			errs = append(errs, err) // the segment is marked as damaged and not met again
+		case errors.Is(err, ErrCorrupt) && ctx.Err() == nil && s.anyDamaged(victims):
+			errs = append(errs, err) // which is not met again
 		default:
 			return total, errors.Join(append(errs, err)...)
 		}
 	}
+}
+
+// anyDamaged reports whether compaction has met damage in one of segs.
+func (s *Shard) anyDamaged(segs []*segment) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(segs, func(seg *segment) bool { return seg.damaged })
 }
 
 // CompactSize is about how many bytes Compact will read.
@@ -237,6 +245,7 @@ func (s *Shard) compact(ctx context.Context, inputs []*segment, progress func(in
 	defer context.AfterFunc(s.closing, cancel)()
 	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: time.Now().UnixNano()}
 	if err := c.run(); err != nil {
+		c.noteFault(err)
 		return Compacted{}, fmt.Errorf("compact shard %d: %w", s.cfg.Shard, faultError(err))
 	}
 	runtime.KeepAlive(inputs)
@@ -282,13 +291,12 @@ func (c *compaction) sortOut() error {
 			}
 			from := at
 			for at < min(from+paceStep, seg.end) {
-				r, reason := decodeRecord(b[at:], false)
+				// A record with a wrong key would pass for a dead one, and one with a wrong length hide others.
+				r, reason := decodeRecord(b[at:], true)
 				if reason != "" {
 					return c.damaged(seg, at, reason)
 				}
-				if err := c.sortRecord(table, seg, at, &r); err != nil {
-					return err
-				}
+				c.sortRecord(table, seg, at, &r)
 				at += r.size
 			}
 			c.progress(at - from)
@@ -311,50 +319,60 @@ func (c *compaction) damaged(seg *segment, offset int64, reason string) error {
 	return corrupt(seg.path, offset, reason)
 }
 
+// noteFault does as damaged if err is a fault in an input: a file that was cut short, a bad sector.
+func (c *compaction) noteFault(err error) {
+	fault := (*mmapio.FaultError)(nil)
+	if !errors.As(err, &fault) {
+		return
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	for _, seg := range c.inputs {
+		seg.damaged = seg.damaged || seg.path == fault.Path
+	}
+}
+
 // sortRecord decides about one record. A table that was replaced meanwhile may say that a record is live
 // that no longer is: it is then copied and dead in the output. What it says is dead is dead for ever,
 // for no slot ever points to a place again that it has left.
-func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r *record) error {
+func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r *record) {
 	if r.kind == kindBatch {
-		return nil
+		return
 	}
 	hash := c.s.cfg.Hash(r.key)
 	loc := location(seg.number, at)
 	switch {
 	case r.kind == kindPut && !table.Holds(hash, loc):
-		return nil
+		return
 	case r.kind == kindPut && !expiredAt(r.expiry, c.now):
 		c.copies = append(c.copies, copied{hash: hash, from: loc, seg: seg, offset: at, size: r.size})
-		return nil
+		return
 	case r.kind == kindPut:
 		c.removals = append(c.removals, removal{hash, loc, r.size})
 		c.result.Expired++
-	default:
-		newer, err := c.hasPut(r.key, hash)
-		if err != nil {
-			return err
-		}
-		if newer {
-			c.result.Tombstones++
-			return nil // the put that the key has now is the newer one
-		}
+	case c.hasPut(r.key, hash):
+		c.result.Tombstones++
+		return // the put that the key has now is the newer one
 	}
 	c.deletes = append(c.deletes, keptDelete{hash: hash, seq: r.seq, seg: seg, offset: at, key: r.key})
-	return nil
 }
 
-// hasPut reports whether the key of a delete has been put again.
-func (c *compaction) hasPut(key []byte, hash uint64) (bool, error) {
-	for {
-		v := c.s.view.Load()
-		if v.table == nil {
-			return false, ErrClosed
+// hasPut reports whether the key of a delete has been put again, as far as that can be found out: if the
+// record there is damaged, which is not the fault of the inputs, the delete is one that may have to stay.
+func (c *compaction) hasPut(key []byte, hash uint64) (found bool) {
+	err := guarded(func() (err error) {
+		for stale := true; stale && err == nil; {
+			v := c.s.view.Load()
+			if v.table == nil {
+				return ErrClosed
+			}
+			if found, stale, err = v.holdsKey(key, hash); stale {
+				err = c.s.checkStale(v)
+			}
 		}
-		found, stale, err := v.holdsKey(key, hash)
-		if !stale {
-			return found, err
-		}
-	}
+		return err
+	})
+	return found && err == nil
 }
 
 // holdsKey reports whether a slot points to a record of key, expired or not.
@@ -363,6 +381,9 @@ func (v *view) holdsKey(key []byte, hash uint64) (found, stale bool, err error) 
 		number := locationNumber(loc)
 		if number >= uint64(len(v.segments)) || v.segments[number].base == nil {
 			return false, true, nil
+		}
+		if uint64(locationOffset(loc)) >= v.segments[number].size {
+			return false, false, v.damaged(loc, "record lies outside its segment")
 		}
 		r, reason := decodeRecord(v.segments[number].seg.mapping.Bytes()[locationOffset(loc):], true)
 		if reason != "" {
@@ -397,8 +418,11 @@ func (c *compaction) keepBlocked() error {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.blockedBy(seg, byHash); err != nil {
-			return err
+		err := guarded(func() error { return c.blockedBy(seg, byHash) })
+		if err != nil {
+			// What it has is not to be found out, which must not keep its dead neighbours: it blocks all.
+			c.s.cfg.Logger.Warn("a segment cannot be read, deletes stay because of it", "segment", seg.path, "error", err)
+			c.blockedByAll(seg)
 		}
 	}
 	c.onlyNewest(byHash)
@@ -431,6 +455,16 @@ func (c *compaction) blockedBy(seg *segment, byHash map[uint64][]int) error {
 		}
 	}
 	return nil
+}
+
+// blockedByAll marks the deletes that seg may have an older record for.
+func (c *compaction) blockedByAll(seg *segment) {
+	for i := range c.deletes {
+		if c.deletes[i].seq > seg.minSeq {
+			c.deletes[i].blocked = true
+			c.blockers[seg.id] = true
+		}
+	}
 }
 
 // onlyNewest lets all but the newest of the deletes with one hash go, if they are of one key.
