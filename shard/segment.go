@@ -116,7 +116,7 @@ func (c *Config) openSegment(id uint64) (*segment, error) {
 	if info.Size() < headerSize {
 		return nil, corrupt(path, info.Size(), "file ends inside its header")
 	}
-	if info.Size() > headerSize+max(MaxSegmentSize, recordSize(MaxKeySize, MaxValueSize, 1)) {
+	if info.Size() > headerSize+max(MaxSegmentSize, headSize(MaxShards)+recordSize(MaxKeySize, MaxValueSize, 1)) {
 		return nil, corrupt(path, info.Size(), "file is larger than any segment")
 	}
 	var head [headerSize]byte

@@ -26,6 +26,8 @@ const (
 	spaceSlack = 4 // first segments
 	// spaceStart is how far below the bound compaction begins by itself, in parts of the live bytes.
 	spaceStart = 0.35
+	// spaceLook is how long a waiting writer waits before it looks again by itself.
+	spaceLook = 100 * time.Millisecond
 	// spaceReserve: a writer waits when less than this part of the active segment is left.
 	spaceReserve = 8
 )
@@ -106,7 +108,10 @@ func (s *Shard) waitForSpace(size int64) {
 		progress := s.space.progress
 		s.cfg.WakeCompaction()
 		s.mu.Unlock()
-		<-progress
+		select {
+		case <-progress:
+		case <-time.After(spaceLook): // what ends a wait may come about without anybody telling
+		}
 		s.lock()
 		waited = true
 	}

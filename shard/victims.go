@@ -62,10 +62,11 @@ func (s *Shard) victimsLocked() []*segment {
 // fill takes from candidates, in order, until about enough bytes are freed or the output is full.
 func (s *Shard) fill(candidates []*segment, now, enough int64) []*segment {
 	var victims []*segment
-	var freed, output int64
+	var freed, output, most int64
 	for _, seg := range candidates {
 		out := seg.total() - seg.garbage(now)
-		if len(victims) > 0 && (freed >= enough || output+out > s.outputSize() || len(victims) == mostVictims) {
+		most += seg.live + seg.tombs // if no delete can go and nothing has expired
+		if len(victims) > 0 && (freed >= enough || output+out > s.outputSize() || most > MaxSegmentSize || len(victims) == mostVictims) {
 			break
 		}
 		victims = append(victims, seg)
