@@ -153,6 +153,20 @@ func cutBack(path string, length int64) error {
 	return nil
 }
 
+// Trim shortens the file at path to length, without a sync. Nobody may touch mapped bytes beyond that any
+// more. On windows it fails while the file is mapped. Errors wrap the system's.
+func Trim(path string, length int64) error {
+	file, err := diskOpen(path, os.O_RDWR)
+	if err != nil {
+		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
+	}
+	defer file.Close()
+	if err := diskTruncate(file, length); err != nil {
+		return fmt.Errorf("mmapio: truncate %q at offset %d: %w", path, length, cause(err))
+	}
+	return nil
+}
+
 // Bytes returns the writable mapping, Size bytes long; nil once sealed or closed. For the writer
 // alone. Stores belong under the fault guard (see Catch).
 func (f *File) Bytes() []byte {

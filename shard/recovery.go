@@ -236,12 +236,28 @@ func (r *Recovery) repair() error {
 		}
 	}
 	s.dataSynced.Store(s.synced.Load())
+	r.trimSealed()
 	for _, seg := range t.beyond {
 		if err := r.dropBeyond(seg); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// trimSealed gives back what was reserved in segments whose process died between marking them as sealed
+// and trimming them.
+func (r *Recovery) trimSealed() {
+	for _, seg := range r.s.sealed {
+		if seg.size == seg.end {
+			continue
+		}
+		if err := mmapio.Trim(seg.path, seg.end); err != nil {
+			r.s.cfg.Logger.Warn("a sealed segment was not trimmed", "segment", seg.path, "error", err)
+			continue
+		}
+		seg.disk = seg.end
+	}
 }
 
 // reopen maps the last segment for writing, with room for more records as it had before. If the disk is
