@@ -190,7 +190,8 @@ func TestBulk(t *testing.T) {
 					m.keys[id] = m.nextLocation(id)
 					b.Add(h.of(id), m.keys[id])
 				}
-				m.index = b.Index()
+				m.index, err = b.Index()
+				require.NoError(t, err)
 				requireEqual(t, m.index.Table(), m.keys, m.hash)
 				m.checkInvariants(t)
 				m.goOn(t, uint64(n))
@@ -223,7 +224,9 @@ func TestBulkBounds(t *testing.T) {
 	b.Add(1, MinLocation)
 	b.Add(2, MinLocation+1)
 	require.Panics(t, func() { b.Add(3, MinLocation+2) })
-	require.Equal(t, 2, b.Index().Len())
+	x, err := b.Index()
+	require.NoError(t, err)
+	require.Equal(t, 2, x.Len())
 	_, err = NewBulk(MaxCapacity)
 	require.ErrorIs(t, err, ErrFull)
 }

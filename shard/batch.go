@@ -122,10 +122,12 @@ func CheckBatch(parts []Part) error {
 	return nil
 }
 
-// Apply makes all writes of parts, which rise by shard number, or none. It returns the parts that have
-// anything to wait for with WaitSynced. On an error nothing has changed, except that a
+// Apply makes all writes of parts, which rise by shard number, or none. It returns the parts to be waited
+// for with WaitSynced: also those in which there was nothing to write, because some delete that is not
+// on disk yet had been before. On an error nothing has changed, except that a
 // segment may have been rolled. Errors are those of Put and Delete, and ErrBatchTooLarge.
-func Apply(parts []Part) (written []*Part, err error) {
+func Apply(parts []Part) (wait []*Part, err error) {
+	var written, idle []*Part
 	if err := CheckBatch(parts); err != nil {
 		return nil, err
 	}
@@ -141,9 +143,15 @@ func Apply(parts []Part) (written []*Part, err error) {
 		if err := guarded(p.plan); err != nil {
 			return nil, err
 		}
+		p.lastSeq = p.Shard.seq
 		if len(p.Ops) > 0 {
 			written = append(written, p)
+		} else {
+			idle = append(idle, p)
 		}
+	}
+	if len(written) == 0 {
+		return idle, nil
 	}
 	if err := makeRoomForBatch(written); err != nil {
 		return nil, err
@@ -160,7 +168,7 @@ func Apply(parts []Part) (written []*Part, err error) {
 		p.Shard.unsettled = append(p.Shard.unsettled, b)
 	}
 	crashpoint.At("batch.committed")
-	return written, nil
+	return append(written, idle...), nil
 }
 
 // plan makes room in the index and looks up what is there. Deletes of absent keys are left out. Holds mu.

@@ -24,8 +24,8 @@ import (
 //     has expired, is needed only for as long as a file has an older record of its key, which would
 //     otherwise come back at the next Open: it is kept, as a delete, if the hint of a segment that is
 //     no input has a record with its hash and a lower sequence number.
-//  2. Copy, into a file of its own, verifying each record. Sync it, seal it, write its hint, sync the
-//     folder.
+//  2. Copy, into a file of its own, verifying each record. Mark it as sealed and sync it, write its
+//     hint, sync the folder.
 //  3. Sync the log up to where it was after step 1. What supersedes a record that was left out is then
 //     on disk; without this a power failure could take the newer record, and the older is gone too.
 //  4. Replace the manifest: at once the output is listed and the inputs are not.
@@ -455,7 +455,6 @@ func (c *compaction) blockedBy(seg *segment, byHash map[uint64][]int) error {
 			c.blockers[seg.id] = true
 		}
 	}
-	runtime.KeepAlive(h)
 	return nil
 }
 
@@ -498,7 +497,7 @@ func seqOf(seg *segment, h *hint, i int) (uint64, error) {
 
 // hintFor is the hint of a segment that takes no more records, from its file or from its records.
 func (s *Shard) hintFor(seg *segment) (*hint, error) {
-	if h, err := s.cfg.openHint(seg, seg.end, seg.lastSeq); err == nil {
+	if h, err := s.cfg.openHint(seg, seg.end, seg.lastSeq, nil); err == nil {
 		return h, nil
 	}
 	return s.cfg.hintOf(seg, seg.end, true)
@@ -523,81 +522,118 @@ func (c *compaction) makeOutput() (err error) {
 	if c.tenancy, err = c.s.numbers.take(); err != nil {
 		return err
 	}
-	if err := c.create(size); err != nil {
+	if err := c.write(); err != nil {
 		return err
 	}
-	crashpoint.At("compact.created")
-	err = c.fill()
-	crashpoint.At("compact.copied")
-	if err == nil {
-		err = c.seal()
-	}
-	if err != nil {
+	c.output.hint = c.s.tryWriteHint(c.output, c.hint)
+	if err := mmapio.SyncDir(c.s.cfg.Dir); err != nil {
 		return errors.Join(err, c.discard())
 	}
+	crashpoint.At("compact.folder-synced")
 	return nil
 }
 
-func (c *compaction) create(size int64) error {
+// write makes the file of the output.
+func (c *compaction) write() error {
 	s := c.s
 	s.mu.Lock()
 	id := s.takeID()
 	s.mu.Unlock()
-	var head [headerUsed]byte
-	h := s.cfg.header(id)
-	h.origin, h.nonce = originCompacted, rand.Uint64()
-	h.encode(head[:])
-	file, err := mmapio.Create(s.cfg.segmentPath(id), headerSize+size, head[:])
+	w, err := mmapio.NewWriter(s.cfg.segmentPath(id))
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
 	}
-	c.output = s.cfg.freshSegment(id, file, h)
-	c.output.settleIn(c.tenancy)
+	crashpoint.At("compact.created")
+	head := s.cfg.header(id)
+	head.origin, head.nonce = originCompacted, rand.Uint64()
+	page := make([]byte, headerSize)
+	head.encode(page)
+	err = w.Append(page)
+	if err == nil {
+		err = guarded(func() error { return c.fill(w, id) })
+	}
+	crashpoint.At("compact.copied")
+	if err == nil {
+		// The mark is a promise that is kept before anything lists the segment: one sync does for both.
+		m := mark{generation: 1, end: c.hint.end, lastSeq: c.hint.lastSeq, state: stateSealed}
+		m.encode(page)
+		err = w.WriteHead(page)
+	}
+	if err == nil {
+		err = w.Finish()
+	}
+	if err == nil {
+		crashpoint.At("compact.sealed")
+		err = c.open(id)
+	}
+	if err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	return nil
+}
+
+// open maps the output, whose file is complete.
+func (c *compaction) open(id uint64) error {
+	s := c.s
+	seg, err := s.cfg.openSegment(id)
+	if err != nil {
+		return err
+	}
+	seg.settleIn(c.tenancy)
+	seg.contents = c.hint.contents
+	seg.blockers = c.blockers
+	if err := seg.mapping.Populate(0, seg.size); err != nil {
+		s.cfg.Logger.Warn("pages of a compacted segment were not populated", "segment", seg.path, "error", err)
+	}
+	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil {
+		s.cfg.Logger.Warn("advice for a sealed segment was refused", "segment", seg.path, "error", err)
+	}
+	c.output = seg
 	return nil
 }
 
 // fill copies the records in the order of the inputs, and then the deletes.
-func (c *compaction) fill() error {
-	return guarded(func() error {
-		b := newHintBuilder(true)
-		space := c.output.file.Bytes()
-		next := int64(0)
-		for i := range c.copies {
-			if b.h.end >= next {
-				if err := c.s.cfg.Pace.wait(c.ctx, paceStep); err != nil {
-					return err
-				}
-				next = b.h.end + paceStep
+func (c *compaction) fill(w *mmapio.Writer, id uint64) error {
+	b := newHintBuilder(true)
+	next := int64(0)
+	for i := range c.copies {
+		if b.h.end >= next {
+			if err := c.s.cfg.Pace.wait(c.ctx, paceStep); err != nil {
+				return err
 			}
-			p := &c.copies[i]
-			r, reason := decodeRecord(p.seg.bytes(p.seg.end)[p.offset:], true)
-			if reason != "" {
-				return c.damaged(p.seg, p.offset, reason)
-			}
-			if p.seg.legacy {
-				r.flags |= flagCollides
-				encodeRecord(space[b.h.end:b.h.end+r.size], r.kind, r.flags&^flagExpiry, r.seq, r.expiry, r.key, r.value)
-			} else {
-				copy(space[b.h.end:], p.seg.bytes(p.offset + p.size)[p.offset:])
-			}
-			p.to = location(c.output.number, b.h.end)
-			b.add(p.hash, &r)
-			c.result.BytesCopied += r.size
+			next = b.h.end + paceStep
 		}
-		for i := range c.deletes {
-			if err := c.fillDelete(b, space, &c.deletes[i]); err != nil {
+		p := &c.copies[i]
+		bytes := p.seg.bytes(p.offset + p.size)[p.offset:]
+		r, reason := decodeRecord(bytes, true)
+		if reason != "" {
+			return c.damaged(p.seg, p.offset, reason)
+		}
+		if p.seg.legacy {
+			r.flags |= flagCollides // for all that is known
+			bytes = make([]byte, r.size)
+			encodeRecord(bytes, r.kind, r.flags&^flagExpiry, r.seq, r.expiry, r.key, r.value)
+		}
+		if err := w.Append(bytes); err != nil {
+			return err
+		}
+		p.to = location(c.tenancy.number, b.h.end)
+		b.add(p.hash, &r)
+	}
+	for i := range c.deletes {
+		if d := &c.deletes[i]; d.blocked {
+			if err := c.fillDelete(b, w, d); err != nil {
 				return err
 			}
 		}
-		c.hint = b.finish()
-		return nil
-	})
+	}
+	c.hint = b.finish()
+	c.result.BytesCopied = c.hint.total()
+	return nil
 }
 
-func (c *compaction) fillDelete(b *hintBuilder, space []byte, d *keptDelete) error {
-	if !d.blocked {
-		return nil
-	}
+// fillDelete writes a delete in the place of one, or of a put that has expired.
+func (c *compaction) fillDelete(b *hintBuilder, w *mmapio.Writer, d *keptDelete) error {
 	old, reason := decodeRecord(d.seg.bytes(d.seg.end)[d.offset:], true)
 	if reason != "" {
 		return c.damaged(d.seg, d.offset, reason)
@@ -607,34 +643,10 @@ func (c *compaction) fillDelete(b *hintBuilder, space []byte, d *keptDelete) err
 		flags = flagCollides
 	}
 	r := record{kind: kindDelete, flags: flags, seq: old.seq, key: old.key, size: recordSize(len(old.key), 0, 0)}
-	encodeRecord(space[b.h.end:b.h.end+r.size], r.kind, r.flags, r.seq, 0, r.key, nil)
+	bytes := make([]byte, r.size)
+	encodeRecord(bytes, r.kind, r.flags, r.seq, 0, r.key, nil)
 	b.add(d.hash, &r)
-	c.result.BytesCopied += r.size
-	return nil
-}
-
-// seal makes the output a sealed segment that is wholly on disk, name included.
-func (c *compaction) seal() error {
-	seg, h := c.output, c.hint
-	if err := seg.file.Sync(headerSize, h.end); err != nil {
-		return err
-	}
-	seg.syncedEnd = h.end
-	if err := seg.seal(h.end, h.lastSeq, stateSealed); err != nil {
-		return err
-	}
-	crashpoint.At("compact.sealed")
-	seg.contents, seg.disk = h.contents, h.end
-	seg.blockers = c.blockers
-	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil {
-		c.s.cfg.Logger.Warn("advice for a sealed segment was refused", "segment", seg.path, "error", err)
-	}
-	seg.hint = c.s.tryWriteHint(seg, h)
-	if err := mmapio.SyncDir(c.s.cfg.Dir); err != nil {
-		return err
-	}
-	crashpoint.At("compact.folder-synced")
-	return nil
+	return w.Append(bytes)
 }
 
 // discard removes an output that is not going to be used.
@@ -643,14 +655,10 @@ func (c *compaction) discard() error {
 		return nil
 	}
 	var errs []error
-	if c.output.file != nil {
-		errs = append(errs, c.output.file.Close())
-	}
-	if err := os.Remove(c.output.path); err != nil {
-		errs = append(errs, err)
-	}
-	if err := os.Remove(hintPath(c.output.path)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		errs = append(errs, err)
+	for _, path := range []string{c.output.path, hintPath(c.output.path)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -56,6 +56,15 @@ type reach struct {
 	active  bool // the writer was at it; otherwise end is final
 }
 
+// lastOf is the sequence number of the last record in a list, 0 if there is none: the last segment may
+// have none yet.
+func lastOf(list []reach) (last uint64) {
+	for _, r := range list {
+		last = max(last, r.lastSeq)
+	}
+	return last
+}
+
 // logEnd lists the segments that may have unsynced records, oldest first and the active one last, as
 // they are under one hold of mu.
 func (s *Shard) logEnd() []reach {
@@ -69,15 +78,6 @@ func (s *Shard) logEnd() []reach {
 		list = append(list, reach{s.active, s.active.end, s.active.lastSeq, true})
 	}
 	return list
-}
-
-// lastOf is the sequence number of the last record in list. A segment without a record has none to tell:
-// one that was made for a write that then failed, which others may follow.
-func lastOf(list []reach) (last uint64) {
-	for _, r := range list {
-		last = max(last, r.lastSeq)
-	}
-	return last
 }
 
 // syncLog puts the log as it is now on disk: the segments rolled but not sealed, which it seals, then
