@@ -28,6 +28,7 @@ type lone struct {
 	report []Report
 	skip   bool  // open with SkipChecksum
 	refuse error // what Preparer gets from the manifest, in place of a listing
+	id     byte  // in the store id
 
 	mu     sync.Mutex
 	listed []Listed // guarded by mu; what the manifest says
@@ -69,7 +70,7 @@ func (l *lone) config(i int, preparer *Preparer, health *Health) Config {
 	listed := l.listed[i]
 	listed.Segments = slices.Clone(listed.Segments)
 	return Config{
-		Dir: l.dir, StoreID: [16]byte{1, 2, 3}, Shard: i, Shards: len(l.listed), Listed: listed,
+		Dir: l.dir, StoreID: [16]byte{1, 2, 3, l.id}, Shard: i, Shards: len(l.listed), Listed: listed,
 		SegmentSize: loneSegment, FirstSegmentSize: loneSegment, SkipChecksum: l.skip,
 		Drop: func(ids []uint64) error { return l.exchange(i, ids, nil, 0) },
 		Replace: func(gone, come []uint64, floor uint64) error {
