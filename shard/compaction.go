@@ -70,25 +70,41 @@ func (c *Compacted) Add(other Compacted) {
 func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
 	s.compactMu.Lock()
 	defer s.compactMu.Unlock()
-	s.mu.Lock()
-	var victims []*segment
-	if !s.closed && s.cfg.Health.Err() == nil {
-		victims = s.victimsLocked()
-	}
-	s.mu.Unlock()
+	victims, err := s.victims()
 	var result Compacted
 	if len(victims) > 0 {
 		result, err = s.compact(ctx, victims, func(int64) {})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	done = err == nil && result.Segments > 0
+	done = err == nil && result.BytesReclaimed > 0
 	s.space.stuck = !done
 	if !s.closed {
-		s.overBoundLocked()
+		s.overBoundLocked(s.space.wanted)
 	}
 	s.endWaitingLocked()
 	return done, err
+}
+
+// victims is what CompactOnce is to take. If that is nothing, it may be for segments that the writer has
+// left and that are not sealed yet: then it sees to that first. Holds compactMu.
+func (s *Shard) victims() ([]*segment, error) {
+	for try := 0; ; try++ {
+		s.mu.Lock()
+		var victims []*segment
+		usable := s.writable() == nil
+		if usable {
+			victims = s.victimsLocked()
+		}
+		unsealed := len(s.rolled) > 0
+		s.mu.Unlock()
+		if !usable || len(victims) > 0 || !unsealed || try > 0 {
+			return victims, nil
+		}
+		if err := s.waitSealed(); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Compact frees the space of all records that are dead when it is called: it ends the active segment
@@ -162,8 +178,16 @@ func (s *Shard) sealForCompaction() error {
 	if err != nil {
 		return err
 	}
+	return s.waitSealed()
+}
+
+// waitSealed returns when all segments that the writer has left are sealed.
+func (s *Shard) waitSealed() error {
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
+	if err := s.cfg.Health.Err(); err != nil {
+		return err
+	}
 	if err := s.sealLeft(); err != nil {
 		return s.syncFailed(err)
 	}
@@ -237,10 +261,18 @@ func (s *Shard) compact(ctx context.Context, inputs []*segment, progress func(in
 	defer context.AfterFunc(s.closing, cancel)()
 	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: time.Now().UnixNano()}
 	if err := c.run(); err != nil {
+		s.setPassing(0)
 		return Compacted{}, fmt.Errorf("compact shard %d: %w", s.cfg.Shard, faultError(err))
 	}
 	runtime.KeepAlive(inputs)
 	return c.result, nil
+}
+
+// setPassing says how long the files are that a compaction has besides those in the lists.
+func (s *Shard) setPassing(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.space.passing = bytes
 }
 
 func (c *compaction) run() error {
@@ -507,6 +539,7 @@ func (c *compaction) create(size int64) error {
 	s := c.s
 	s.mu.Lock()
 	id := s.takeID()
+	s.space.passing = headerSize + size + hintSize(int64(len(c.copies)+len(c.deletes)), hintEntrySize+hintSeqSize, size)
 	s.mu.Unlock()
 	var head [headerUsed]byte
 	h := s.cfg.header(id)
@@ -655,6 +688,7 @@ func (c *compaction) move() {
 	if c.output != nil {
 		s.publish(s.view.Load().with(c.output))
 		s.sealed = append(s.sealed, c.output)
+		s.space.passing = 0
 	}
 	pause := func(i int) {
 		if i%moveAtOnce == moveAtOnce-1 {
@@ -686,6 +720,7 @@ func (c *compaction) removeInputs() {
 	for _, seg := range c.inputs {
 		c.result.BytesReclaimed += seg.disk + seg.hint
 	}
+	s.space.passing = c.result.BytesReclaimed
 	if c.output != nil {
 		c.result.BytesReclaimed -= c.output.disk + c.output.hint
 		c.result.Outputs, c.result.output = 1, c.output.id
@@ -711,6 +746,7 @@ func (c *compaction) removeInputs() {
 		crashpoint.At("compact.removed")
 		s.remove(hintPath(seg.path))
 	}
+	s.setPassing(0)
 }
 
 // remove removes a file that is no longer listed. If that fails (on windows as long as it is mapped) the

@@ -235,6 +235,7 @@ func (s *Shard) Usage() Usage {
 	if s.closed {
 		return Usage{}
 	}
+	s.pollPrepared()
 	u := Usage{Keys: int64(s.index.Len()), LiveBytes: s.live, IndexBytes: s.index.Bytes(), DetachedBytes: s.detached.Load()}
 	now := time.Now().UnixNano()
 	for _, seg := range s.segmentsLocked() {
