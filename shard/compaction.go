@@ -79,9 +79,8 @@ func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
 	defer s.mu.Unlock()
 	done = err == nil && result.BytesReclaimed > 0
 	s.space.stuck = !done
-	if !s.closed {
-		s.overBoundLocked(s.space.wanted)
-	}
+	// Without a wake: if it could help, its caller looks again by itself.
+	s.space.owed = !s.closed && s.bounded() && s.excessLocked(s.space.wanted, 0) > 0
 	s.endWaitingLocked()
 	return done, err
 }
