@@ -68,8 +68,8 @@ func (c *Compacted) Add(other Compacted) {
 // CompactOnce does one compaction if the shard's disk space asks for it, and reports whether it did.
 // When it cannot, for whatever reason, it lets the writers that wait for space go on.
 func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
-	s.compactMu.Lock()
-	defer s.compactMu.Unlock()
+	s.compactMu.lock()
+	defer s.compactMu.unlock()
 	victims, err := s.victims()
 	var result Compacted
 	if len(victims) > 0 {
@@ -112,8 +112,10 @@ func (s *Shard) victims() ([]*segment, error) {
 // progress gets bytes of inputs as they are read, see CompactSize.
 func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compacted, error) {
 	var total Compacted
-	s.compactMu.Lock()
-	defer s.compactMu.Unlock()
+	if err := s.compactMu.lockUnless(ctx); err != nil {
+		return total, err
+	}
+	defer s.compactMu.unlock()
 	if err := s.sealForCompaction(); err != nil {
 		return total, err
 	}
