@@ -560,15 +560,16 @@ func (c *compaction) fill() error {
 	return guarded(func() error {
 		b := newHintBuilder(true)
 		space := c.output.file.Bytes()
-		next := int64(0)
+		allowed := b.h.end // up to where the pace lets it copy
 		for i := range c.copies {
-			if b.h.end >= next {
-				if err := c.s.cfg.Pace.wait(c.ctx, paceStep); err != nil {
+			p := &c.copies[i]
+			if b.h.end+p.size > allowed {
+				n := max(p.size, min(paceStep, int64(len(space))-b.h.end))
+				if err := c.s.cfg.Pace.wait(c.ctx, n); err != nil {
 					return err
 				}
-				next = b.h.end + paceStep
+				allowed = b.h.end + n
 			}
-			p := &c.copies[i]
 			r, reason := decodeRecord(p.seg.bytes(p.seg.end)[p.offset:], true)
 			if reason != "" {
 				return c.damaged(p.seg, p.offset, reason)
