@@ -122,10 +122,13 @@ func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compac
 	s.mu.Lock()
 	horizon := s.nextID
 	s.mu.Unlock()
-	made := map[uint64]bool{}
+	made := map[uint64]bool{} // outputs that are worth another look once tombstones may go
+	wanted := func(seg *segment) bool {
+		return seg.id < horizon || made[seg.id] && seg.blockers == nil && seg.tombs > 0
+	}
 	var errs []error
 	for {
-		victims, err := s.nextVictims(func(id uint64) bool { return id < horizon || made[id] })
+		victims, err := s.nextVictims(wanted)
 		if err != nil || len(victims) == 0 {
 			return total, errors.Join(append(errs, err)...)
 		}
@@ -133,13 +136,22 @@ func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compac
 		total.Add(result)
 		switch {
 		case err == nil:
-			made[result.output] = true
-		case errors.Is(err, ErrCorrupt) && ctx.Err() == nil:
-			errs = append(errs, err) // the segment is marked as damaged and not met again
+			// Tombstones of two outputs may each be needed because of the other: a look that frees none
+			// is the last.
+			made[result.output] = result.Tombstones > 0 || victims[0].id < horizon
+		case s.anyDamaged(victims) && ctx.Err() == nil:
+			errs = append(errs, err) // the segment is not met again
 		default:
 			return total, errors.Join(append(errs, err)...)
 		}
 	}
+}
+
+// anyDamaged reports whether compaction met damage in one of the segments.
+func (s *Shard) anyDamaged(list []*segment) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(list, func(seg *segment) bool { return seg.damaged })
 }
 
 // CompactSize is about how many bytes Compact will read.
@@ -196,7 +208,7 @@ func (s *Shard) waitSealed() error {
 }
 
 // nextVictims are the oldest segments with garbage among those that are wanted.
-func (s *Shard) nextVictims(wanted func(id uint64) bool) ([]*segment, error) {
+func (s *Shard) nextVictims(wanted func(seg *segment) bool) ([]*segment, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.writable(); err != nil {
@@ -204,7 +216,7 @@ func (s *Shard) nextVictims(wanted func(id uint64) bool) ([]*segment, error) {
 	}
 	now := time.Now().UnixNano()
 	list := slices.DeleteFunc(s.compactableLocked(), func(seg *segment) bool {
-		return !wanted(seg.id) || seg.garbage(now) <= 0
+		return !wanted(seg) || seg.garbage(now) <= 0
 	})
 	slices.SortFunc(list, func(a, b *segment) int { return int(int64(a.id - b.id)) })
 	return s.fill(list, now, 1<<62), nil
@@ -263,6 +275,7 @@ func (s *Shard) compact(ctx context.Context, inputs []*segment, progress func(in
 	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: time.Now().UnixNano()}
 	if err := c.run(); err != nil {
 		s.setPassing(0)
+		c.blame(err)
 		return Compacted{}, fmt.Errorf("compact shard %d: %w", s.cfg.Shard, faultError(err))
 	}
 	runtime.KeepAlive(inputs)
@@ -344,6 +357,25 @@ func (c *compaction) damaged(seg *segment, offset int64, reason string) error {
 	return corrupt(seg.path, offset, reason)
 }
 
+// blame does the same for a segment whose mapped bytes could not be read.
+func (c *compaction) blame(err error) {
+	fault := (*mmapio.FaultError)(nil)
+	if !errors.As(err, &fault) {
+		return
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	for _, seg := range c.inputs {
+		seg.damaged = seg.damaged || seg.path == fault.Path
+	}
+}
+
+// unreadable reports whether err says that bytes of a file are damaged or cannot be read.
+func unreadable(err error) bool {
+	err = faultError(err)
+	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrIO)
+}
+
 // sortRecord decides about one record. A table that was replaced meanwhile may say that a record is live
 // that no longer is: it is then copied and dead in the output. What it says is dead is dead for ever,
 // for no slot ever points to a place again that it has left.
@@ -376,18 +408,26 @@ func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r 
 	return nil
 }
 
-// hasPut reports whether the key of a delete has been put again.
-func (c *compaction) hasPut(key []byte, hash uint64) (bool, error) {
-	for {
+// hasPut reports whether the key of a delete has been put again. Where that cannot be read for damage it says
+// no, and the delete stays for as long as it would if it were the newest.
+func (c *compaction) hasPut(key []byte, hash uint64) (found bool, err error) {
+	for stale := true; stale; {
 		v := c.s.view.Load()
 		if v.table == nil {
 			return false, ErrClosed
 		}
-		found, stale, err := v.holdsKey(key, hash)
-		if !stale {
-			return found, err
+		err = guarded(func() error {
+			found, stale, err = v.holdsKey(key, hash)
+			return err
+		})
+		if err != nil {
+			if unreadable(err) {
+				return false, nil
+			}
+			return false, err
 		}
 	}
+	return found, nil
 }
 
 // holdsKey reports whether a slot points to a record of key, expired or not.
@@ -430,7 +470,12 @@ func (c *compaction) keepBlocked() error {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.blockedBy(seg, byHash); err != nil {
+		err := guarded(func() error { return c.blockedBy(seg, byHash) })
+		switch {
+		case err == nil:
+		case unreadable(err):
+			c.blockedByAny(seg)
+		default:
 			return err
 		}
 	}
@@ -465,6 +510,16 @@ func (c *compaction) blockedBy(seg *segment, byHash map[uint64][]int) error {
 	}
 	runtime.KeepAlive(h)
 	return nil
+}
+
+// blockedByAny is blockedBy for a segment of which it cannot be known what it has: anything.
+func (c *compaction) blockedByAny(seg *segment) {
+	for i := range c.deletes {
+		if del := &c.deletes[i]; del.seq >= seg.minSeq {
+			del.blocked = true
+			c.blockers[seg.id] = true
+		}
+	}
 }
 
 // onlyNewest lets all but the newest of the deletes with one hash go, if they are of one key.
