@@ -293,8 +293,8 @@ func (l *lone) compact(i int, chosen uint64) (Compacted, error) {
 		return Compacted{}, nil
 	}
 	s := l.shards[i]
-	s.compactMu.Lock()
-	defer s.compactMu.Unlock()
+	s.compactMu.lock()
+	defer s.compactMu.unlock()
 	return s.compact(context.Background(), inputs, func(int64) {})
 }
 
