@@ -92,7 +92,8 @@ func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
 }
 
 // Compact frees the space of all records that are dead when it is called: it ends the active segment
-// and compacts every segment that has any, and then those whose tombstones that made superfluous. A
+// and compacts every segment that has any, and then those whose tombstones that made superfluous. What
+// dies in its outputs meanwhile it leaves, or it would not end while writers go on. A
 // damaged segment does not keep it from the others; its error is among those that are joined.
 // progress gets bytes of inputs as they are read, see CompactSize.
 func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compacted, error) {
@@ -108,7 +109,9 @@ func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compac
 	made := map[uint64]bool{}
 	var errs []error
 	for {
-		victims, err := s.nextVictims(func(id uint64) bool { return id < horizon || made[id] })
+		victims, err := s.nextVictims(func(seg *segment) bool {
+			return seg.id < horizon || made[seg.id] && seg.tombs > 0 && seg.blockers == nil
+		})
 		if err != nil || len(victims) == 0 {
 			return total, errors.Join(append(errs, err)...)
 		}
@@ -171,7 +174,7 @@ func (s *Shard) sealForCompaction() error {
 }
 
 // nextVictims are the oldest segments with garbage among those that are wanted.
-func (s *Shard) nextVictims(wanted func(id uint64) bool) ([]*segment, error) {
+func (s *Shard) nextVictims(wanted func(seg *segment) bool) ([]*segment, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.writable(); err != nil {
@@ -179,7 +182,7 @@ func (s *Shard) nextVictims(wanted func(id uint64) bool) ([]*segment, error) {
 	}
 	now := time.Now().UnixNano()
 	list := slices.DeleteFunc(s.compactableLocked(), func(seg *segment) bool {
-		return !wanted(seg.id) || seg.garbage(now) <= 0
+		return !wanted(seg) || seg.garbage(now) <= 0
 	})
 	slices.SortFunc(list, func(a, b *segment) int { return int(int64(a.id - b.id)) })
 	return s.fill(list, now, 1<<62), nil
@@ -693,11 +696,7 @@ func (c *compaction) removeInputs() {
 	c.result.Segments = len(c.inputs)
 	s.sealed = slices.DeleteFunc(slices.Clone(s.sealed), isInput)
 	for _, seg := range s.sealed {
-		for _, input := range c.inputs {
-			if seg.blockers[input.id] {
-				seg.blockers = nil // some of its tombstones may go now
-			}
-		}
+		c.unblock(seg)
 	}
 	s.dropSaved()
 	s.publish(s.view.Load().without(c.inputs))
@@ -710,6 +709,32 @@ func (c *compaction) removeInputs() {
 		s.remove(seg.path)
 		crashpoint.At("compact.removed")
 		s.remove(hintPath(seg.path))
+	}
+}
+
+// unblock says of a segment whose tombstones one of the inputs blocked that some of them may go now. If
+// no record went, none may: the output blocks them as the inputs did. Were that left to be found out by
+// compacting the segment, two that block each other (by records that a damaged segment
+// keeps, or that collide) would be compacted in turn for ever. Holds mu.
+func (c *compaction) unblock(seg *segment) {
+	blocked, bytes := false, int64(0)
+	for _, input := range c.inputs {
+		blocked = blocked || seg.blockers[input.id]
+		bytes += input.total()
+	}
+	switch {
+	case !blocked:
+	case c.output == nil || c.output.total() < bytes:
+		seg.blockers = nil
+	default:
+		blockers := map[uint64]bool{c.output.id: true}
+		for id := range seg.blockers {
+			blockers[id] = true
+		}
+		for _, input := range c.inputs {
+			delete(blockers, input.id)
+		}
+		seg.blockers = blockers
 	}
 }
 
