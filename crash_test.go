@@ -26,7 +26,7 @@ func crashRand(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(see
 // files is the content of a store's folder: path below it to bytes, lock and folders left out.
 type files map[string][]byte
 
-func readImage(t testing.TB, dir string) files {
+func readImage(t testingT, dir string) files {
 	t.Helper()
 	im := files{}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -47,7 +47,7 @@ func readImage(t testing.TB, dir string) files {
 
 // settledImage is the image of a store that is open and not being written to, once its background
 // work has come to rest: the files as a process that dies now leaves them.
-func settledImage(t testing.TB, dir string) files {
+func settledImage(t testingT, dir string) files {
 	t.Helper()
 	before := readImage(t, dir)
 	for {
@@ -62,7 +62,7 @@ func settledImage(t testing.TB, dir string) files {
 
 // write puts the image into a new folder below parent. The lock file is there too, as the store that
 // the image is of had one.
-func (im files) write(t testing.TB, parent string) string {
+func (im files) write(t testingT, parent string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(parent, "image-")
 	require.NoError(t, err)
