@@ -28,6 +28,12 @@ type files map[string][]byte
 
 func readImage(t testingT, dir string) files {
 	t.Helper()
+	im, err := tryReadImage(dir)
+	require.NoError(t, err)
+	return im
+}
+
+func tryReadImage(dir string) (files, error) {
 	im := files{}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() || e.Name() == lockName {
@@ -41,8 +47,24 @@ func readImage(t testingT, dir string) files {
 		im[filepath.ToSlash(name)] = b
 		return err
 	})
-	require.NoError(t, err)
-	return im
+	return im, err
+}
+
+// momentaryImage is the image of a store as it is at one moment, although others may work at it: what was
+// the same in two looks was so all the time between. It gives up if that does not come about soon.
+func momentaryImage(dir string) (files, bool) {
+	before, err := tryReadImage(dir)
+	for range 50 {
+		if err != nil {
+			break
+		}
+		var now files
+		if now, err = tryReadImage(dir); err == nil && maps.EqualFunc(before, now, slices.Equal) {
+			return now, true
+		}
+		before = now
+	}
+	return nil, false
 }
 
 // settledImage is the image of a store that is open and not being written to, once its background
