@@ -22,8 +22,9 @@ type CompactStats struct {
 	Duration time.Duration
 }
 
-// Compact gives back the space of all records that are dead or expired when it is called, and of
-// tombstones that are not needed any more, shard by shard, while reads and writes go on. It costs a
+// Compact gives back the space of all records that are dead when it is called, of tombstones that are not
+// needed any more, and of what has expired (but where that is less than a sixteenth of what expires in a
+// segment without other garbage), shard by shard, while reads and writes go on. It costs a
 // copy of what is live in the segments that have dead records, and as much space for a moment as one
 // segment. With compaction in the background (Options.DisableAutoCompact) there is no need to call it,
 // but to have the least space there can be.

@@ -6,7 +6,12 @@
 // lock, wait for nobody, and write to no memory that another core uses: a read is an atomic load of
 // the shard's current view, a probe of the index, and a copy from the mapping. Package
 // shard has the design and the argument for its correctness, docs/concurrency.md what it means
-// for a caller, docs/format.md the bytes on disk.
+// for a caller, docs/durability.md what survives which failure, docs/format.md the bytes on disk.
+//
+// A Snapshot is the whole store at one instant, and what Scan, All and Backup read. A Batch is written
+// whole or not at all, after any crash and in every snapshot. Compaction gives the space of
+// overwritten, deleted and expired records back in the background, beside readers and writers, and
+// keeps the files in bounds (Options.CompactAtDeadRatio).
 //
 //	db, err := freyja.Open("data", nil)
 //	if err != nil {
@@ -33,6 +38,7 @@ package freyja
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -78,8 +84,9 @@ type DB struct {
 
 // Open opens the store in the folder dir, and creates it if dir is missing or empty and opts does
 // not ask for a read-only store. Nil opts means the defaults. It locks the store against other
-// processes and other Opens, and recovers it: the shards' segments are read in parallel, about as
-// fast as memory or disk delivers them. Recovery says what it found.
+// processes and other Opens, and recovers it, the shards in parallel: after a clean Close each reads the
+// index that was saved, after a crash the hint files of its sealed segments and the end of its log.
+// Recovery says what it found.
 //
 // Errors: ErrInvalidOptions; ErrNotStore if dir holds something else; ErrLocked; ErrFormat for a
 // store of a newer version; ErrShardCount; ErrCorrupt, naming file and offset, for damage in what was
@@ -137,6 +144,11 @@ func (db *DB) openFiles() error {
 	}
 	db.manifest.init(filepath.Join(db.dir, manifestName), m)
 	if !db.opts.ReadOnly {
+		if m.old { // older versions must not take for theirs what is going to be written
+			if err := db.manifest.replace(func([]shard.Listed) {}); err != nil {
+				return err
+			}
+		}
 		if err := db.dropOrphans(m); err != nil {
 			return err
 		}
@@ -228,6 +240,7 @@ func (db *DB) loadOrCreateManifest() (*manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %q: %w", path, err)
 	}
+	m.old = binary.LittleEndian.Uint32(b[8:]) < manifestVersion
 	if db.opts.Shards != 0 && db.opts.Shards != len(m.shards) {
 		return nil, fmt.Errorf("the store has %d shards, Options.Shards is %d: %w", len(m.shards), db.opts.Shards, ErrShardCount)
 	}
@@ -306,6 +319,9 @@ func (db *DB) recoverShards(m *manifest) error {
 		if s != nil {
 			db.shards = append(db.shards, s)
 		}
+	}
+	if err == nil {
+		err = inParallel(n, func(i int) error { return shards[i].SealRecovered() })
 	}
 	if err != nil {
 		return err

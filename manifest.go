@@ -43,6 +43,7 @@ type manifest struct {
 	storeID [16]byte
 	created int64 // Unix nanoseconds
 	shards  []shard.Listed
+	old     bool // the file has an older version; set when a store is opened
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -195,7 +196,7 @@ func (f *manifestFile) replace(change func(shards []shard.Listed)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next := *f.now
-	next.shards = slices.Clone(f.now.shards)
+	next.shards, next.old = slices.Clone(f.now.shards), false
 	change(next.shards)
 	crashpoint.At("manifest.before")
 	err := mmapio.WriteFileAtomic(f.path, next.encode())

@@ -16,7 +16,7 @@ type RecoveryReport struct {
 	Created bool
 	// Clean: the last writer closed the store, so nothing had to be recovered.
 	Clean bool
-	// Segments and Records are how many segment files and records there are.
+	// Segments and Records are how many segment files there are, and records in them, dead ones included.
 	Segments int
 	Records  int64
 	// Bytes is the size of those records.
@@ -30,7 +30,8 @@ type RecoveryReport struct {
 	// it may be all that was not synced yet. The bytes are kept in the files that the cuts name
 	// (in a read-only store they stay where they are).
 	Cuts []Cut
-	// Removed lists files that a crash left behind half made: they held no record.
+	// Removed lists segment files that a crash left behind and that are not needed: without a record, or
+	// from before or after a compaction, whose records the store has in other files.
 	Removed []string
 	// Duration is how long all of Open took.
 	Duration time.Duration

@@ -45,11 +45,18 @@ func (b *Bulk) Add(hash uint64, loc Location) {
 	runtime.KeepAlive(b.index.table)
 }
 
-// Index returns what was built. The Bulk must not be used after.
-func (b *Bulk) Index() *Index {
-	b.index.used = b.added
-	b.index.table.live.Store(int64(b.added))
-	return b.index
+// Index returns what was built, in a smaller table if many fewer keys were added than NewBulk was told.
+// The Bulk must not be used after. The error is that of the operating system refusing the smaller table.
+func (b *Bulk) Index() (*Index, error) {
+	x := b.index
+	x.used = b.added
+	x.table.live.Store(int64(b.added))
+	if capacity := capacityFor(b.added); capacity < x.table.Capacity() {
+		if err := x.build(capacity); err != nil {
+			return nil, err
+		}
+	}
+	return x, nil
 }
 
 // Saved is what Load must be told of an index that Save wrote: a few numbers beside the slots.

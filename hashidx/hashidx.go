@@ -101,6 +101,14 @@
 // before there was one; they read older or current words (7). If a snapshot is always open, Reserve
 // rebuilds once the copies outweigh the flat slots, which bounds both at twice the table.
 //
+// # Building and saving
+//
+// Bulk fills a table with keys that are all known and distinct, without looking any of them up; Save
+// writes the slots of a table as they are, and Load makes an index of them again, which costs a copy
+// whatever the number of keys. Neither shares a table with readers until it is done. Load takes the
+// word of its caller, who has checksums, for what the slots say, and only makes sure of (6) as far as
+// lookups need it to end: one empty slot.
+//
 // # Memory
 //
 // Slots live in anonymous mappings. Each has a Go object, its region, and is unmapped by

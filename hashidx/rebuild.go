@@ -22,7 +22,7 @@ func (x *Index) Reserve(n int) (swapped bool, err error) {
 	if x.used+n > x.room {
 		return x.makeRoom(n)
 	}
-	return x.tidy(), nil
+	return x.tidy(n), nil
 }
 
 // makeRoom replaces a table whose free slots do not take n more keys.
@@ -40,11 +40,11 @@ func (x *Index) makeRoom(n int) (bool, error) {
 	return true, nil
 }
 
-// tidy gives back memory that is not needed, if there is any; when the operating system refuses a
-// smaller table, the one there is still serves.
-func (x *Index) tidy() bool {
+// tidy gives back memory that is not needed for the keys and n more, if there is any; when the operating
+// system refuses a smaller table, the one there is still serves.
+func (x *Index) tidy(n int) bool {
 	t := x.table
-	capacity := min(capacityFor(x.Len()+1), x.limit)
+	capacity := min(capacityFor(x.Len()+n), x.limit)
 	switch {
 	case x.deletes >= t.Capacity()/4 && capacity <= t.Capacity()/4:
 		return x.build(capacity) == nil // mostly empty
@@ -53,7 +53,7 @@ func (x *Index) tidy() bool {
 	case x.sharers.Load() == 1:
 		x.fold()
 		return true
-	case x.pages.copies >= max(t.Capacity()/pageSlots, minCopies) && x.Len() < maxUsed(capacity):
+	case x.pages.copies >= max(t.Capacity()/pageSlots, minCopies) && x.Len()+n <= maxUsed(capacity):
 		return x.build(capacity) == nil // the copied pages outweigh the flat slots
 	}
 	return false

@@ -31,16 +31,24 @@ func diskReserve(file *os.File, from, to int64) error {
 	return nil
 }
 
+// diskPopulateRead faults pages in for reading. Kernels before 5.14 say EINVAL.
+func diskPopulateRead(pages []byte) error {
+	_, err := populate(pages, unix.MADV_POPULATE_READ)
+	return err
+}
+
 // diskPopulate faults pages in for writing, and returns how many bytes it got through. Kernels before
 // 5.14 say EINVAL: then the writer's own stores fault the pages in.
-func diskPopulate(pages []byte) (done int64, err error) {
+func diskPopulate(pages []byte) (int64, error) { return populate(pages, unix.MADV_POPULATE_WRITE) }
+
+func populate(pages []byte, advice int) (done int64, err error) {
 	for done < int64(len(pages)) {
 		part := pages[done:min(done+stepSize, int64(len(pages)))]
-		err := retry(func() error { return unix.Madvise(part, unix.MADV_POPULATE_WRITE) })
+		err := retry(func() error { return unix.Madvise(part, advice) })
 		switch {
 		case err == unix.EINVAL:
 			return done, nil
-		case err == unix.EFAULT: // what would have been SIGBUS for a store
+		case err == unix.EFAULT: // what would have been SIGBUS
 			return done, fmt.Errorf("%w: %w", ErrIO, err)
 		case err != nil:
 			return done, err

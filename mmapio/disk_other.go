@@ -13,3 +13,5 @@ const poisonFlags = 0
 func diskReserve(*os.File, int64, int64) error { return errors.ErrUnsupported }
 
 func diskPopulate(pages []byte) (int64, error) { return int64(len(pages)), nil }
+
+func diskPopulateRead([]byte) error { return nil }

@@ -12,6 +12,8 @@ import (
 const (
 	keepsHandle   = true  // mmap-go flushes the file's handle, also when unmapping
 	canTrimMapped = false // ERROR_USER_MAPPED_FILE
+
+	syncCoversMapped = false
 )
 
 // lockOffsetHigh puts the locked byte far beyond any content: windows locks are mandatory, and the
@@ -69,3 +71,5 @@ func isReadOnlyFS(err error) bool {
 	errno, ok := cause(err).(syscall.Errno)
 	return ok && errno == windows.ERROR_WRITE_PROTECT
 }
+
+func diskPopulateRead([]byte) error { return nil }

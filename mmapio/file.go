@@ -153,6 +153,20 @@ func cutBack(path string, length int64) error {
 	return nil
 }
 
+// Trim shortens the file at path to length, without a sync. Nobody may touch mapped bytes beyond that any
+// more. On windows it fails while the file is mapped. Errors wrap the system's.
+func Trim(path string, length int64) error {
+	file, err := diskOpen(path, os.O_RDWR)
+	if err != nil {
+		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
+	}
+	defer file.Close()
+	if err := diskTruncate(file, length); err != nil {
+		return fmt.Errorf("mmapio: truncate %q at offset %d: %w", path, length, cause(err))
+	}
+	return nil
+}
+
 // Bytes returns the writable mapping, Size bytes long; nil once sealed or closed. For the writer
 // alone. Stores belong under the fault guard (see Catch).
 func (f *File) Bytes() []byte {
@@ -236,7 +250,7 @@ func (f *File) pages(from, to int64) ([]byte, error) {
 // length. After an error every byte below length is still there; the file may be trimmed or not, and
 // Close is still to be called. Errors: the system's, os.ErrInvalid, os.ErrClosed.
 func (f *File) Seal(length int64) error {
-	if err := f.Sync(0, length); err != nil {
+	if err := f.syncBeforeSeal(length); err != nil {
 		return err
 	}
 	if f.writable == nil { // length 0, which is nothing to sync
@@ -257,6 +271,21 @@ func (f *File) Seal(length int64) error {
 	}
 	if err := diskSync(file); err != nil {
 		return fmt.Errorf("mmapio: sync %q: %w", f.path, cause(err))
+	}
+	return nil
+}
+
+// syncBeforeSeal syncs the mapped bytes, where the sync of the file that ends Seal does not do that too.
+func (f *File) syncBeforeSeal(length int64) error {
+	if !syncCoversMapped {
+		return f.Sync(0, length)
+	}
+	_, err := f.pages(0, length)
+	if err == nil && length > 0 {
+		err = f.checkLength()
+	}
+	if err != nil {
+		return fmt.Errorf("mmapio: seal %q: %w", f.path, cause(err))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package mmapio
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 )
@@ -23,6 +24,14 @@ type Mapping struct {
 // Errors: length not positive (os.ErrInvalid), a file shorter than length (ErrTruncated), and
 // whatever opening and mapping return. It costs an open, a stat, a mmap and a close; no page is read.
 func OpenMapping(path string, length int64) (*Mapping, error) {
+	return OpenMappingWithHead(path, length, nil)
+}
+
+// OpenMappingWithHead is OpenMapping and also reads the first bytes of the file into head. That costs a
+// system call, where the first load from the mapping would cost a page fault, which is many times as
+// much on some virtual machines. Other errors: those of reading, and io.ErrUnexpectedEOF for a file
+// shorter than head.
+func OpenMappingWithHead(path string, length int64, head []byte) (*Mapping, error) {
 	if length <= 0 || length > maxLength {
 		return nil, fmt.Errorf("mmapio: map %q: length %d: %w", path, length, os.ErrInvalid)
 	}
@@ -38,6 +47,11 @@ func OpenMapping(path string, length int64) (*Mapping, error) {
 	if info.Size() < length {
 		return nil, fmt.Errorf("mmapio: map %q: %d bytes wanted, file ends at offset %d: %w",
 			path, length, info.Size(), ErrTruncated)
+	}
+	if len(head) > 0 {
+		if _, err := io.ReadFull(file, head); err != nil {
+			return nil, fmt.Errorf("mmapio: read %q at offset 0: %w", path, cause(err))
+		}
 	}
 	return newMapping(file, path, length)
 }
@@ -86,6 +100,25 @@ func (m *Mapping) Advise(a Advice) error {
 	runtime.KeepAlive(m)
 	if err != nil {
 		return fmt.Errorf("mmapio: advise %q: %w", m.path, err)
+	}
+	return nil
+}
+
+// Populate maps the pages of [from, to) that are in the page cache, and reads those that are not, so
+// that loads from them fault no more: one call instead of a fault for each few pages. Where the kernel
+// cannot, it does nothing. It may run while others read, and nobody may have trimmed the file below to.
+// It returns the system's error, os.ErrInvalid for a range outside the mapping.
+func (m *Mapping) Populate(from, to int64) error {
+	if from < 0 || to < from || to > int64(len(m.data)) {
+		return fmt.Errorf("mmapio: populate %q: range %d to %d: %w", m.path, from, to, os.ErrInvalid)
+	}
+	if from == to {
+		return nil
+	}
+	err := diskPopulateRead(m.data[roundDown(from):min(roundUp(to), int64(len(m.data)))])
+	runtime.KeepAlive(m)
+	if err != nil {
+		return fmt.Errorf("mmapio: populate %q at offset %d: %w", m.path, from, err)
 	}
 	return nil
 }

@@ -28,6 +28,9 @@
 // address meanwhile. The writable mapping has one owner, so it is released by hand: [File.Seal],
 // [File.Close], [File.Discard].
 //
+// What is written front to back and read only when it is complete needs neither reservation nor a
+// writable mapping: a [Writer] makes such a file, [OpenMapping] maps it then.
+//
 // Everything live is in a registry, from which come [Live] and the fault guard's answer to "whose
 // address is this?". It holds addresses and paths, never a *Mapping, or nothing would ever be
 // unreachable. A mapping leaves it in the same critical section that unmaps it: the kernel may hand
@@ -51,7 +54,9 @@
 //   - [Create] returned: the file has its length and blocks on disk; its name only after [SyncDir].
 //   - [File.Sync] returned nil: the bytes of the range are on disk.
 //   - [File.Seal] returned nil: the bytes, and the file's new length.
+//   - [Writer.Finish] returned nil: the content; the name only after [SyncDir].
 //   - [WriteFileAtomic] returned nil: content and name.
+//   - [WriteFileUnsynced] returned nil: nothing. It is for what has its own checksum and can be made again.
 //   - None of them is safe to repeat after it failed as if nothing had happened: the kernel reports a
 //     lost page once and then forgets it. A caller treats a failed sync as final for that file.
 //

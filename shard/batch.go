@@ -122,10 +122,12 @@ func CheckBatch(parts []Part) error {
 	return nil
 }
 
-// Apply makes all writes of parts, which rise by shard number, or none. It returns the parts that have
-// anything to wait for with WaitSynced. On an error nothing has changed, except that a
+// Apply makes all writes of parts, which rise by shard number, or none. It returns the parts to be waited
+// for with WaitSynced: also those in which there was nothing to write, because some delete that is not
+// on disk yet had been before. On an error nothing has changed, except that a
 // segment may have been rolled. Errors are those of Put and Delete, and ErrBatchTooLarge.
-func Apply(parts []Part) (written []*Part, err error) {
+func Apply(parts []Part) (wait []*Part, err error) {
+	var written, idle []*Part
 	if err := CheckBatch(parts); err != nil {
 		return nil, err
 	}
@@ -141,9 +143,15 @@ func Apply(parts []Part) (written []*Part, err error) {
 		if err := guarded(p.plan); err != nil {
 			return nil, err
 		}
+		p.lastSeq = p.Shard.seq
 		if len(p.Ops) > 0 {
 			written = append(written, p)
+		} else {
+			idle = append(idle, p)
 		}
+	}
+	if len(written) == 0 {
+		return idle, nil
 	}
 	if err := makeRoomForBatch(written); err != nil {
 		return nil, err
@@ -160,7 +168,7 @@ func Apply(parts []Part) (written []*Part, err error) {
 		p.Shard.unsettled = append(p.Shard.unsettled, b)
 	}
 	crashpoint.At("batch.committed")
-	return written, nil
+	return append(written, idle...), nil
 }
 
 // plan makes room in the index and looks up what is there. Deletes of absent keys are left out. Holds mu.
@@ -191,7 +199,27 @@ func (p *Part) plan() error {
 		kept = append(kept, *op)
 	}
 	p.Ops = kept
+	p.markCollisions()
 	return nil
+}
+
+// markCollisions is for keys that come with the batch: each but the first with a hash collides with the
+// one before it, which lookup did not find in the index.
+func (p *Part) markCollisions() {
+	if len(p.Ops) < 2 {
+		return
+	}
+	come := make(map[uint64]struct{}, len(p.Ops))
+	for i := range p.Ops {
+		op := &p.Ops[i]
+		if op.old.ok {
+			continue
+		}
+		if _, ok := come[op.Hash]; ok {
+			op.old.collides = true
+		}
+		come[op.Hash] = struct{}{}
+	}
 }
 
 // makeRoomForBatch has room in the active segments of all parts. Holds their mutexes.

@@ -18,13 +18,14 @@ import (
 // Compaction copies what is live in some segments, its inputs, into a new one, its output, and removes
 // them, while reads and writes go on. Inputs are sealed, so nobody writes to them. In order:
 //
-//  1. Sort out. For each record of the inputs the index says whether it is the newest of its key. A put
+//  1. Sort out. Each record of the inputs is verified: one whose key is damaged would be dead by the index,
+//     and one whose length is would hide others. For each the index says whether it is the newest of its key. A put
 //     that is and has not expired is copied, one that is not is left out. A delete, and a put that
 //     has expired, is needed only for as long as a file has an older record of its key, which would
 //     otherwise come back at the next Open: it is kept, as a delete, if the hint of a segment that is
 //     no input has a record with its hash and a lower sequence number.
-//  2. Copy, into a file of its own, verifying each record. Sync it, seal it, write its hint, sync the
-//     folder.
+//  2. Copy, into a file of its own, verifying each record. Mark it as sealed and sync it, write its
+//     hint, sync the folder.
 //  3. Sync the log up to where it was after step 1. What supersedes a record that was left out is then
 //     on disk; without this a power failure could take the newer record, and the older is gone too.
 //  4. Replace the manifest: at once the output is listed and the inputs are not.
@@ -120,12 +121,19 @@ func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compac
 		switch {
 		case err == nil:
 			made[result.output] = true
-		case errors.Is(err, ErrCorrupt) && ctx.Err() == nil:
-			errs = append(errs, err) // the segment is marked as damaged and not met again
+		case errors.Is(err, ErrCorrupt) && ctx.Err() == nil && s.anyDamaged(victims):
+			errs = append(errs, err) // which is not met again
 		default:
 			return total, errors.Join(append(errs, err)...)
 		}
 	}
+}
+
+// anyDamaged reports whether compaction has met damage in one of segs.
+func (s *Shard) anyDamaged(segs []*segment) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(segs, func(seg *segment) bool { return seg.damaged })
 }
 
 // CompactSize is about how many bytes Compact will read.
@@ -223,6 +231,7 @@ type keptDelete struct {
 	seg     *segment
 	offset  int64
 	key     []byte // as it lies in the mapping
+	expired bool   // it is a put
 	blocked bool
 }
 
@@ -240,6 +249,7 @@ func (s *Shard) compact(ctx context.Context, inputs []*segment, progress func(in
 	defer context.AfterFunc(s.closing, cancel)()
 	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: time.Now().UnixNano()}
 	if err := c.run(); err != nil {
+		c.noteFault(err)
 		return Compacted{}, fmt.Errorf("compact shard %d: %w", s.cfg.Shard, faultError(err))
 	}
 	runtime.KeepAlive(inputs)
@@ -285,13 +295,12 @@ func (c *compaction) sortOut() error {
 			}
 			from := at
 			for at < min(from+paceStep, seg.end) {
-				r, reason := decodeRecord(b[at:], false)
+				// A record with a wrong key would pass for a dead one, and one with a wrong length hide others.
+				r, reason := decodeRecord(b[at:], true)
 				if reason != "" {
 					return c.damaged(seg, at, reason)
 				}
-				if err := c.sortRecord(table, seg, at, &r); err != nil {
-					return err
-				}
+				c.sortRecord(table, seg, at, &r)
 				at += r.size
 			}
 			c.progress(at - from)
@@ -314,50 +323,60 @@ func (c *compaction) damaged(seg *segment, offset int64, reason string) error {
 	return corrupt(seg.path, offset, reason)
 }
 
+// noteFault does as damaged if err is a fault in an input: a file that was cut short, a bad sector.
+func (c *compaction) noteFault(err error) {
+	fault := (*mmapio.FaultError)(nil)
+	if !errors.As(err, &fault) {
+		return
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	for _, seg := range c.inputs {
+		seg.damaged = seg.damaged || seg.path == fault.Path
+	}
+}
+
 // sortRecord decides about one record. A table that was replaced meanwhile may say that a record is live
 // that no longer is: it is then copied and dead in the output. What it says is dead is dead for ever,
 // for no slot ever points to a place again that it has left.
-func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r *record) error {
+func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r *record) {
 	if r.kind == kindBatch {
-		return nil
+		return
 	}
 	hash := c.s.cfg.Hash(r.key)
 	loc := location(seg.number, at)
 	switch {
 	case r.kind == kindPut && !table.Holds(hash, loc):
-		return nil
+		return
 	case r.kind == kindPut && !expiredAt(r.expiry, c.now):
 		c.copies = append(c.copies, copied{hash: hash, from: loc, seg: seg, offset: at, size: r.size})
-		return nil
+		return
 	case r.kind == kindPut:
 		c.removals = append(c.removals, removal{hash, loc, r.size})
 		c.result.Expired++
-	default:
-		newer, err := c.hasPut(r.key, hash)
-		if err != nil {
-			return err
-		}
-		if newer {
-			c.result.Tombstones++
-			return nil // the put that the key has now is the newer one
-		}
+	case c.hasPut(r.key, hash):
+		c.result.Tombstones++
+		return // the put that the key has now is the newer one
 	}
-	c.deletes = append(c.deletes, keptDelete{hash: hash, seq: r.seq, seg: seg, offset: at, key: r.key})
-	return nil
+	c.deletes = append(c.deletes, keptDelete{hash: hash, seq: r.seq, seg: seg, offset: at, key: r.key, expired: r.kind == kindPut})
 }
 
-// hasPut reports whether the key of a delete has been put again.
-func (c *compaction) hasPut(key []byte, hash uint64) (bool, error) {
-	for {
-		v := c.s.view.Load()
-		if v.table == nil {
-			return false, ErrClosed
+// hasPut reports whether the key of a delete has been put again, as far as that can be found out: if the
+// record there is damaged, which is not the fault of the inputs, the delete is one that may have to stay.
+func (c *compaction) hasPut(key []byte, hash uint64) (found bool) {
+	err := guarded(func() (err error) {
+		for stale := true; stale && err == nil; {
+			v := c.s.view.Load()
+			if v.table == nil {
+				return ErrClosed
+			}
+			if found, stale, err = v.holdsKey(key, hash); stale {
+				err = c.s.checkStale(v)
+			}
 		}
-		found, stale, err := v.holdsKey(key, hash)
-		if !stale {
-			return found, err
-		}
-	}
+		return err
+	})
+	return found && err == nil
 }
 
 // holdsKey reports whether a slot points to a record of key, expired or not.
@@ -366,6 +385,9 @@ func (v *view) holdsKey(key []byte, hash uint64) (found, stale bool, err error) 
 		number := locationNumber(loc)
 		if number >= uint64(len(v.segments)) || v.segments[number].base == nil {
 			return false, true, nil
+		}
+		if uint64(locationOffset(loc)) >= v.segments[number].size {
+			return false, false, v.damaged(loc, "record lies outside its segment")
 		}
 		r, reason := decodeRecord(v.segments[number].seg.mapping.Bytes()[locationOffset(loc):], true)
 		if reason != "" {
@@ -400,8 +422,11 @@ func (c *compaction) keepBlocked() error {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.blockedBy(seg, byHash); err != nil {
-			return err
+		err := guarded(func() error { return c.blockedBy(seg, byHash) })
+		if err != nil {
+			// What it has is not to be found out, which must not keep its dead neighbours: it blocks all.
+			c.s.cfg.Logger.Warn("a segment cannot be read, deletes stay because of it", "segment", seg.path, "error", err)
+			c.blockedByAll(seg)
 		}
 	}
 	c.onlyNewest(byHash)
@@ -433,8 +458,17 @@ func (c *compaction) blockedBy(seg *segment, byHash map[uint64][]int) error {
 			c.blockers[seg.id] = true
 		}
 	}
-	runtime.KeepAlive(h)
 	return nil
+}
+
+// blockedByAll marks the deletes that seg may have an older record for.
+func (c *compaction) blockedByAll(seg *segment) {
+	for i := range c.deletes {
+		if c.deletes[i].seq > seg.minSeq {
+			c.deletes[i].blocked = true
+			c.blockers[seg.id] = true
+		}
+	}
 }
 
 // onlyNewest lets all but the newest of the deletes with one hash go, if they are of one key.
@@ -466,7 +500,7 @@ func seqOf(seg *segment, h *hint, i int) (uint64, error) {
 
 // hintFor is the hint of a segment that takes no more records, from its file or from its records.
 func (s *Shard) hintFor(seg *segment) (*hint, error) {
-	if h, err := s.cfg.openHint(seg, seg.end, seg.lastSeq); err == nil {
+	if h, err := s.cfg.openHint(seg, seg.end, seg.lastSeq, nil); err == nil {
 		return h, nil
 	}
 	return s.cfg.hintOf(seg, seg.end, true)
@@ -481,7 +515,7 @@ func (c *compaction) makeOutput() (err error) {
 	for i := range c.deletes {
 		if c.deletes[i].blocked {
 			size += recordSize(len(c.deletes[i].key), 0, 0)
-		} else {
+		} else if !c.deletes[i].expired {
 			c.result.Tombstones++
 		}
 	}
@@ -491,81 +525,118 @@ func (c *compaction) makeOutput() (err error) {
 	if c.tenancy, err = c.s.numbers.take(); err != nil {
 		return err
 	}
-	if err := c.create(size); err != nil {
+	if err := c.write(); err != nil {
 		return err
 	}
-	crashpoint.At("compact.created")
-	err = c.fill()
-	crashpoint.At("compact.copied")
-	if err == nil {
-		err = c.seal()
-	}
-	if err != nil {
+	c.output.hint = c.s.tryWriteHint(c.output, c.hint)
+	if err := mmapio.SyncDir(c.s.cfg.Dir); err != nil {
 		return errors.Join(err, c.discard())
 	}
+	crashpoint.At("compact.folder-synced")
 	return nil
 }
 
-func (c *compaction) create(size int64) error {
+// write makes the file of the output.
+func (c *compaction) write() error {
 	s := c.s
 	s.mu.Lock()
 	id := s.takeID()
 	s.mu.Unlock()
-	var head [headerUsed]byte
-	h := s.cfg.header(id)
-	h.origin, h.nonce = originCompacted, rand.Uint64()
-	h.encode(head[:])
-	file, err := mmapio.Create(s.cfg.segmentPath(id), headerSize+size, head[:])
+	w, err := mmapio.NewWriter(s.cfg.segmentPath(id))
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
 	}
-	c.output = s.cfg.freshSegment(id, file, h)
-	c.output.settleIn(c.tenancy)
+	crashpoint.At("compact.created")
+	head := s.cfg.header(id)
+	head.origin, head.nonce = originCompacted, rand.Uint64()
+	page := make([]byte, headerSize)
+	head.encode(page)
+	err = w.Append(page)
+	if err == nil {
+		err = guarded(func() error { return c.fill(w, id) })
+	}
+	crashpoint.At("compact.copied")
+	if err == nil {
+		// The mark is a promise that is kept before anything lists the segment: one sync does for both.
+		m := mark{generation: 1, end: c.hint.end, lastSeq: c.hint.lastSeq, state: stateSealed}
+		m.encode(page)
+		err = w.WriteHead(page)
+	}
+	if err == nil {
+		err = w.Finish()
+	}
+	if err == nil {
+		crashpoint.At("compact.sealed")
+		err = c.open(id)
+	}
+	if err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	return nil
+}
+
+// open maps the output, whose file is complete.
+func (c *compaction) open(id uint64) error {
+	s := c.s
+	seg, err := s.cfg.openSegment(id)
+	if err != nil {
+		return err
+	}
+	seg.settleIn(c.tenancy)
+	seg.contents = c.hint.contents
+	seg.blockers = c.blockers
+	if err := seg.mapping.Populate(0, seg.size); err != nil {
+		s.cfg.Logger.Warn("pages of a compacted segment were not populated", "segment", seg.path, "error", err)
+	}
+	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil {
+		s.cfg.Logger.Warn("advice for a sealed segment was refused", "segment", seg.path, "error", err)
+	}
+	c.output = seg
 	return nil
 }
 
 // fill copies the records in the order of the inputs, and then the deletes.
-func (c *compaction) fill() error {
-	return guarded(func() error {
-		b := newHintBuilder(true)
-		space := c.output.file.Bytes()
-		next := int64(0)
-		for i := range c.copies {
-			if b.h.end >= next {
-				if err := c.s.cfg.Pace.wait(c.ctx, paceStep); err != nil {
-					return err
-				}
-				next = b.h.end + paceStep
+func (c *compaction) fill(w *mmapio.Writer, id uint64) error {
+	b := newHintBuilder(true)
+	next := int64(0)
+	for i := range c.copies {
+		if b.h.end >= next {
+			if err := c.s.cfg.Pace.wait(c.ctx, paceStep); err != nil {
+				return err
 			}
-			p := &c.copies[i]
-			r, reason := decodeRecord(p.seg.bytes(p.seg.end)[p.offset:], true)
-			if reason != "" {
-				return c.damaged(p.seg, p.offset, reason)
-			}
-			if p.seg.legacy {
-				r.flags |= flagCollides
-				encodeRecord(space[b.h.end:b.h.end+r.size], r.kind, r.flags&^flagExpiry, r.seq, r.expiry, r.key, r.value)
-			} else {
-				copy(space[b.h.end:], p.seg.bytes(p.offset + p.size)[p.offset:])
-			}
-			p.to = location(c.output.number, b.h.end)
-			b.add(p.hash, &r)
-			c.result.BytesCopied += r.size
+			next = b.h.end + paceStep
 		}
-		for i := range c.deletes {
-			if err := c.fillDelete(b, space, &c.deletes[i]); err != nil {
+		p := &c.copies[i]
+		bytes := p.seg.bytes(p.offset + p.size)[p.offset:]
+		r, reason := decodeRecord(bytes, true)
+		if reason != "" {
+			return c.damaged(p.seg, p.offset, reason)
+		}
+		if p.seg.legacy {
+			r.flags |= flagCollides // for all that is known
+			bytes = make([]byte, r.size)
+			encodeRecord(bytes, r.kind, r.flags&^flagExpiry, r.seq, r.expiry, r.key, r.value)
+		}
+		if err := w.Append(bytes); err != nil {
+			return err
+		}
+		p.to = location(c.tenancy.number, b.h.end)
+		b.add(p.hash, &r)
+	}
+	for i := range c.deletes {
+		if d := &c.deletes[i]; d.blocked {
+			if err := c.fillDelete(b, w, d); err != nil {
 				return err
 			}
 		}
-		c.hint = b.finish()
-		return nil
-	})
+	}
+	c.hint = b.finish()
+	c.result.BytesCopied = c.hint.total()
+	return nil
 }
 
-func (c *compaction) fillDelete(b *hintBuilder, space []byte, d *keptDelete) error {
-	if !d.blocked {
-		return nil
-	}
+// fillDelete writes a delete in the place of one, or of a put that has expired.
+func (c *compaction) fillDelete(b *hintBuilder, w *mmapio.Writer, d *keptDelete) error {
 	old, reason := decodeRecord(d.seg.bytes(d.seg.end)[d.offset:], true)
 	if reason != "" {
 		return c.damaged(d.seg, d.offset, reason)
@@ -575,34 +646,10 @@ func (c *compaction) fillDelete(b *hintBuilder, space []byte, d *keptDelete) err
 		flags = flagCollides
 	}
 	r := record{kind: kindDelete, flags: flags, seq: old.seq, key: old.key, size: recordSize(len(old.key), 0, 0)}
-	encodeRecord(space[b.h.end:b.h.end+r.size], r.kind, r.flags, r.seq, 0, r.key, nil)
+	bytes := make([]byte, r.size)
+	encodeRecord(bytes, r.kind, r.flags, r.seq, 0, r.key, nil)
 	b.add(d.hash, &r)
-	c.result.BytesCopied += r.size
-	return nil
-}
-
-// seal makes the output a sealed segment that is wholly on disk, name included.
-func (c *compaction) seal() error {
-	seg, h := c.output, c.hint
-	if err := seg.file.Sync(headerSize, h.end); err != nil {
-		return err
-	}
-	seg.syncedEnd = h.end
-	if err := seg.seal(h.end, h.lastSeq, stateSealed); err != nil {
-		return err
-	}
-	crashpoint.At("compact.sealed")
-	seg.contents, seg.disk = h.contents, h.end
-	seg.blockers = c.blockers
-	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil {
-		c.s.cfg.Logger.Warn("advice for a sealed segment was refused", "segment", seg.path, "error", err)
-	}
-	seg.hint = c.s.tryWriteHint(seg, h)
-	if err := mmapio.SyncDir(c.s.cfg.Dir); err != nil {
-		return err
-	}
-	crashpoint.At("compact.folder-synced")
-	return nil
+	return w.Append(bytes)
 }
 
 // discard removes an output that is not going to be used.
@@ -611,14 +658,10 @@ func (c *compaction) discard() error {
 		return nil
 	}
 	var errs []error
-	if c.output.file != nil {
-		errs = append(errs, c.output.file.Close())
-	}
-	if err := os.Remove(c.output.path); err != nil {
-		errs = append(errs, err)
-	}
-	if err := os.Remove(hintPath(c.output.path)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		errs = append(errs, err)
+	for _, path := range []string{c.output.path, hintPath(c.output.path)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"runtime"
@@ -93,7 +94,7 @@ type hint struct {
 	entries   []hintEntry
 	seqs      []uint64 // of the entries, in a compacted segment; nil otherwise
 	starts    []byte
-	mapping   *mmapio.Mapping // what the slices lie in; nil for the heap
+	data      []byte // what the slices lie in, if they come from a file
 }
 
 // bucket returns the numbers of the entries whose hash has that top byte.
@@ -238,9 +239,11 @@ func (c *Config) encodeHint(seg *segment, h *hint) []byte {
 // errHint: a hint file is missing, damaged, or of another segment. The text says which.
 var errHint = errors.New("hint file not usable")
 
-// openHint maps the hint file of a segment that was sealed with that end and last record, and makes sure
-// that it belongs to it and is whole. Any error wraps errHint: the segment itself says the same.
-func (c *Config) openHint(seg *segment, end int64, lastSeq uint64) (h *hint, err error) {
+// openHint reads the hint file of a segment that was sealed with that end and last record, and makes sure
+// that it belongs to it and is whole. Any error wraps errHint: the segment itself says the same. It is
+// read into memory that alloc returns, nil for that of the heap: reading costs less than mapping, with a
+// page fault for each few pages, would.
+func (c *Config) openHint(seg *segment, end int64, lastSeq uint64, alloc func(size int64) []byte) (h *hint, err error) {
 	defer func() {
 		if err != nil {
 			h, err = nil, fmt.Errorf("%w: %w", errHint, err)
@@ -254,22 +257,32 @@ func (c *Config) openHint(seg *segment, end int64, lastSeq uint64) (h *hint, err
 	case !info.Mode().IsRegular() || info.Size() < hintDirectory+4 || info.Size() > math.MaxInt32:
 		return nil, fmt.Errorf("%q has %d bytes, or is no file", path, info.Size())
 	}
-	m, err := mmapio.OpenMapping(path, info.Size())
-	if err != nil {
+	if alloc == nil {
+		alloc = func(size int64) []byte { return make([]byte, size) }
+	}
+	b := alloc(info.Size())
+	if err := readWhole(path, b); err != nil {
 		return nil, err
 	}
-	err = guarded(func() error {
-		h, err = c.decodeHint(seg, end, lastSeq, m.Bytes())
-		return err
-	})
-	if err != nil {
+	if h, err = c.decodeHint(seg, end, lastSeq, b); err != nil {
 		return nil, fmt.Errorf("%q: %w", path, err)
 	}
-	h.mapping = m
+	h.data = b
 	return h, nil
 }
 
-// decodeHint checks b against the segment and points the slices of a hint into it.
+// readWhole fills b with the beginning of a file.
+func readWhole(path string, b []byte) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.ReadFull(f, b)
+	return err
+}
+
+// decodeHint checks b, which is aligned to 8 bytes, against the segment and points the slices of a hint into it.
 func (c *Config) decodeHint(seg *segment, end int64, lastSeq uint64, b []byte) (*hint, error) {
 	if len(b) < hintDirectory+4 || binary.NativeEndian.Uint64(b) != hintMagic ||
 		checksum(b[:252]) != binary.LittleEndian.Uint32(b[252:]) {

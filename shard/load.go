@@ -4,7 +4,7 @@ import (
 	"errors"
 	"math/bits"
 	"os"
-	"runtime"
+	"sync"
 
 	"github.com/freyjadb/freyja/hashidx"
 	"github.com/freyjadb/freyja/mmapio"
@@ -23,7 +23,9 @@ import (
 //     have them. What is left, a log and a compacted segment that overlap, is read in the record.
 func (r *Recovery) loadSealed(segs []*segment) error {
 	l := &loader{r: r, segs: segs, hints: make([]*hint, len(segs))}
-	if err := r.loadHints(l); err != nil {
+	arena := arenas.Get().(*hintArena)
+	defer arena.release()
+	if err := r.loadHints(l, arena); err != nil {
 		return err
 	}
 	total := 0
@@ -41,27 +43,66 @@ func (r *Recovery) loadSealed(segs []*segment) error {
 	if err := r.addTo(l.segs); err != nil {
 		return err
 	}
-	l.words = make([]uint64, 0, total)
-	for top := range hintBuckets {
-		if err := l.bucket(top); err != nil {
-			return err
-		}
-	}
-	bulk, err := hashidx.NewBulk(len(l.words))
+	l.live = make([]int64, len(segs))
+	var err error
+	l.bulk, err = hashidx.NewBulk(total)
 	if errors.Is(err, hashidx.ErrFull) {
 		err = errors.Join(ErrFull, err)
 	}
 	if err != nil {
 		return err
 	}
-	for _, w := range l.words {
-		bulk.Add(w, hashidx.Location(w&(1<<hashidx.LocationBits-1)))
+	for top := range hintBuckets {
+		if err := l.bucket(top); err != nil {
+			return err
+		}
 	}
-	r.s.index = bulk.Index()
+	if r.s.index, err = l.bulk.Index(); err != nil {
+		return err
+	}
 	r.s.publish(r.s.view.Load().withTable(r.s.index.Table()))
 	r.s.sealed = segs
-	runtime.KeepAlive(l)
+	for i, seg := range segs {
+		seg.live = l.live[i]
+	}
+	r.s.live = l.total
 	return nil
+}
+
+// hintArena is memory for the hints of one shard, to be used again for the next: what has been touched
+// once costs no more page faults.
+type hintArena struct {
+	blocks [][]byte
+	used   int // blocks in use
+	taken  int // bytes of the last of them
+}
+
+const arenaBlock = 1 << 20
+
+var arenas = sync.Pool{New: func() any { return &hintArena{} }}
+
+// alloc returns size bytes with any content, aligned to 8.
+func (a *hintArena) alloc(size int64) []byte {
+	n := (int(size) + 63) &^ 63
+	if n > arenaBlock {
+		return make([]byte, size)
+	}
+	if a.used == 0 || a.taken+n > arenaBlock {
+		if a.used == len(a.blocks) {
+			a.blocks = append(a.blocks, make([]byte, arenaBlock))
+		}
+		a.used++
+		a.taken = 0
+	}
+	b := a.blocks[a.used-1][a.taken:][:size:size]
+	a.taken += n
+	return b
+}
+
+// release gives the arena to the next shard. Nothing of it may be in use any more.
+func (a *hintArena) release() {
+	a.used, a.taken = 0, 0
+	arenas.Put(a)
 }
 
 // addTo publishes the first view, which has no table yet.
@@ -71,13 +112,13 @@ func (r *Recovery) addTo(segs []*segment) error {
 }
 
 // loadHints has the hint of every segment.
-func (r *Recovery) loadHints(l *loader) error {
+func (r *Recovery) loadHints(l *loader, arena *hintArena) error {
 	c := &r.s.cfg
 	for i, seg := range l.segs {
-		h, err := c.openHint(seg, seg.mark.end, seg.mark.lastSeq)
+		h, err := c.openHint(seg, seg.mark.end, seg.mark.lastSeq, arena.alloc)
 		if err == nil {
 			r.report.Hints++
-			l.hints[i], seg.hint = h, int64(len(h.mapping.Bytes()))
+			l.hints[i], seg.hint = h, int64(len(h.data))
 			if !c.SkipChecksum {
 				seg.pages = newPages(seg.size, seg.mark.end, seg.mark.lastSeq)
 			}
@@ -122,7 +163,9 @@ type loader struct {
 	r     *Recovery
 	segs  []*segment
 	hints []*hint
-	words []uint64 // the slots of the index, by top byte of the hash
+	bulk  *hashidx.Bulk
+	live  []int64 // live bytes by segment
+	total int64   // live bytes of all
 
 	// Scratch for one bucket: a table of the newest entry of each hash, with linear probing.
 	table   []newest
@@ -131,11 +174,11 @@ type loader struct {
 
 // newest is the newest entry of a hash so far: number entry of segment seg-1; seg is 0 for a free slot.
 type newest struct {
-	hash       uint64
+	hintEntry
 	seg, entry int32
 }
 
-// bucket appends the index slots of one top byte.
+// bucket enters the keys of one top byte into the index.
 func (l *loader) bucket(top int) error {
 	n := 0
 	for _, h := range l.hints {
@@ -145,7 +188,7 @@ func (l *loader) bucket(top int) error {
 	if n == 0 {
 		return nil
 	}
-	size := 1 << bits.Len(uint(2*n-1))
+	size := 1 << bits.Len(uint(n+n/2)) // so the table is at most two thirds full
 	if cap(l.table) < size {
 		l.table = make([]newest, size)
 	}
@@ -184,13 +227,13 @@ func (l *loader) enter(s, i int) error {
 	for {
 		slot := &l.table[at&mask]
 		if slot.seg == 0 {
-			*slot = newest{e.hash, int32(s + 1), int32(i)}
+			*slot = newest{e, int32(s + 1), int32(i)}
 			return nil
 		}
 		if slot.hash == e.hash {
 			newer, err := l.newer(s, i, int(slot.seg-1), int(slot.entry))
 			if newer {
-				slot.seg, slot.entry = int32(s+1), int32(i)
+				*slot = newest{e, int32(s + 1), int32(i)}
 			}
 			return err
 		}
@@ -253,8 +296,8 @@ func (l *loader) enterColliding(top int) error {
 	for s, h := range l.hints {
 		from, to := h.bucket(top)
 		for i := from; i < to; i++ {
-			hash := h.entries[i].hash
-			if !l.collide[hash] {
+			e := h.entries[i]
+			if !l.collide[e.hash] {
 				continue
 			}
 			rec, err := l.record(s, i)
@@ -262,32 +305,30 @@ func (l *loader) enterColliding(top int) error {
 				return err
 			}
 			if w, ok := byKey[string(rec.key)]; !ok || rec.seq > w.seq {
-				byKey[string(rec.key)] = winner{rec.seq, newest{hash, int32(s + 1), int32(i)}}
+				byKey[string(rec.key)] = winner{rec.seq, newest{e, int32(s + 1), int32(i)}}
 			}
 		}
 	}
 	for _, w := range byKey {
-		l.emitOne(w.newest)
+		l.emitOne(&w.newest)
 	}
 	return nil
 }
 
 // emit appends the slots of the keys whose newest record is a put.
 func (l *loader) emit() {
-	for _, n := range l.table {
-		if n.seg > 0 {
-			l.emitOne(n)
+	for i := range l.table {
+		if l.table[i].seg > 0 {
+			l.emitOne(&l.table[i])
 		}
 	}
 }
 
-func (l *loader) emitOne(n newest) {
-	seg, e := l.segs[n.seg-1], l.hints[n.seg-1].entries[n.entry]
-	if e.kind() != kindPut {
+func (l *loader) emitOne(n *newest) {
+	if n.kind() != kindPut {
 		return
 	}
-	seg.live += e.size()
-	l.r.s.live += e.size()
-	loc := location(seg.number, e.offset())
-	l.words = append(l.words, e.hash&^(1<<hashidx.LocationBits-1)|uint64(loc))
+	l.live[n.seg-1] += n.size()
+	l.total += n.size()
+	l.bulk.Add(n.hash, location(l.segs[n.seg-1].number, n.offset()))
 }

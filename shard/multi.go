@@ -83,7 +83,9 @@ func (l *lookup) locate() {
 	l.p = nil
 	if l.v.table != nil {
 		loc, _ := l.v.table.First(l.hash)
-		l.p, l.room = l.v.record(loc)
+		if l.p, l.room = l.v.record(loc); l.p != nil && !l.v.trusted(loc) {
+			l.p = nil // get verifies it
+		}
 	}
 }
 

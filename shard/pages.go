@@ -1,7 +1,6 @@
 package shard
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -126,12 +125,11 @@ func (p *pages) scan(seg *segment) {
 // loadStarts returns where the first record of each page begins, from the segment's hint file; nil if
 // that cannot be had.
 func (p *pages) loadStarts(seg *segment) []byte {
-	h, err := seg.cfg.openHint(seg, p.end, p.lastSeq)
+	h, err := seg.cfg.openHint(seg, p.end, p.lastSeq, nil)
 	if err != nil {
 		return nil
 	}
 	starts := make([]byte, p.end>>verifyPageShift+1)
 	copy(starts, h.starts)
-	runtime.KeepAlive(h.mapping)
 	return starts
 }

@@ -126,6 +126,9 @@ func (p *Preparer) run() {
 			if err := next.seg.file.Populate(next.from, next.to); err != nil {
 				p.logger.Warn("pages of a segment were not populated ahead", "segment", next.seg.path, "error", err)
 			}
+			if err := next.seg.mapping.Populate(next.from, next.to); err != nil { // which the writer reads too
+				p.logger.Warn("pages of a segment were not populated ahead", "segment", next.seg.path, "error", err)
+			}
 			next.seg.populating.Done()
 		}
 	}

@@ -29,7 +29,7 @@ func (s *Shard) Get(key []byte, hash uint64) (value []byte, pin Pin, err error) 
 		return nil, nil, v.err
 	}
 	loc, _ := v.table.First(hash)
-	if p, room := v.record(loc); p != nil {
+	if p, room := v.record(loc); p != nil && v.trusted(loc) {
 		if value, ok := plainValue(p, room, key); ok {
 			return value, v, nil
 		}
@@ -39,17 +39,24 @@ func (s *Shard) Get(key []byte, hash uint64) (value []byte, pin Pin, err error) 
 
 // record returns where the record at loc is mapped, and how many bytes are mapped from there on, at
 // least the 32 that the smallest record has. It returns nil for location 0, which stands for no
-// candidate, for a segment that the view lacks, and for a page that was not verified yet.
+// candidate, and for a segment that the view lacks. Its cost is what the compiler still inlines.
 func (v *view) record(loc hashidx.Location) (p unsafe.Pointer, room uint64) {
 	number, offset := locationNumber(loc), uint64(locationOffset(loc))
 	if number >= uint64(len(v.segments)) {
 		return nil, 0
 	}
 	w := &v.segments[number]
-	if offset+2*recordAlign > w.size || offset == 0 || w.verified != nil && !pageVerified(w.verified, offset) {
+	if offset+2*recordAlign > w.size || offset == 0 {
 		return nil, 0
 	}
 	return unsafe.Add(w.base, offset), w.size - offset
+}
+
+// trusted reports whether the page of the record at loc, which v.record has found, was verified since it
+// came from the disk.
+func (v *view) trusted(loc hashidx.Location) bool {
+	w := &v.segments[locationNumber(loc)]
+	return w.verified == nil || pageVerified(w.verified, uint64(locationOffset(loc)))
 }
 
 // plainValue returns the value of the record at p if that is a put of key without flags, lies inside

@@ -43,7 +43,9 @@ import (
 // is first copied to the quarantine folder and synced there, then zeroed and synced, so that no later
 // recovery takes it for records. Recovery that is killed anywhere starts over and comes to the same
 // end: until the zeros are on disk the bytes beyond the end are cut again, and their copies get a name
-// of their own; and Finish starts in no shard before all have been resolved.
+// of their own; and Finish starts in no shard before all have been resolved. Segments that were left and
+// not sealed are sealed at last (SealRecovered): a batch in one of them may have its other parts where
+// no sync has been yet.
 
 // Report is what Open found in a shard. Package freyja documents the fields.
 type Report struct {
@@ -151,6 +153,21 @@ func (r *Recovery) Finish() (*Shard, Report, error) {
 	return r.s, r.report, nil
 }
 
+// SealRecovered seals the segments that had been left by their writer when it died. That promises what
+// is in them, batches included, so it comes when all shards of the store have been opened. A failure
+// turns the store read-only, as that of any sync.
+func (s *Shard) SealRecovered() error {
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
+	if s.cfg.ReadOnly {
+		return nil
+	}
+	if err := s.sealLeft(); err != nil {
+		return s.syncFailed(err)
+	}
+	return nil
+}
+
 func (r *Recovery) finish() (err error) {
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	if r.report.SavedIndex {
@@ -219,15 +236,28 @@ func (r *Recovery) repair() error {
 		}
 	}
 	s.dataSynced.Store(s.synced.Load())
-	if err := s.sealLeft(); err != nil {
-		return err
-	}
+	r.trimSealed()
 	for _, seg := range t.beyond {
 		if err := r.dropBeyond(seg); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// trimSealed gives back what was reserved in segments whose process died between marking them as sealed
+// and trimming them.
+func (r *Recovery) trimSealed() {
+	for _, seg := range r.s.sealed {
+		if seg.size == seg.end {
+			continue
+		}
+		if err := mmapio.Trim(seg.path, seg.end); err != nil {
+			r.s.cfg.Logger.Warn("a sealed segment was not trimmed", "segment", seg.path, "error", err)
+			continue
+		}
+		seg.disk = seg.end
+	}
 }
 
 // reopen maps the last segment for writing, with room for more records as it had before. If the disk is

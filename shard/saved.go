@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"github.com/freyjadb/freyja/hashidx"
@@ -113,6 +115,7 @@ func (s *Shard) tryToSave() error {
 	if len(segs) == 0 {
 		return nil
 	}
+	slices.SortFunc(segs, func(a, b *segment) int { return cmp.Compare(a.id, b.id) }) // as the manifest has them
 	var slots slotCollector
 	saved, err := s.index.Save(&slots)
 	if err != nil {

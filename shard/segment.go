@@ -116,21 +116,22 @@ func (c *Config) openSegment(id uint64) (*segment, error) {
 	if info.Size() < headerSize {
 		return nil, corrupt(path, info.Size(), "file ends inside its header")
 	}
-	if info.Size() > headerSize+max(MaxSegmentSize, recordSize(MaxKeySize, MaxValueSize, 1)) {
+	if info.Size() > headerSize+max(MaxSegmentSize, headSize(MaxShards)+recordSize(MaxKeySize, MaxValueSize, 1)) {
 		return nil, corrupt(path, info.Size(), "file is larger than any segment")
 	}
-	m, err := mmapio.OpenMapping(path, info.Size())
+	var head [headerSize]byte
+	m, err := mmapio.OpenMappingWithHead(path, info.Size(), head[:])
 	if err != nil {
 		return nil, fmt.Errorf("open segment: %w", err)
 	}
 	seg := c.newSegment(id, m)
 	seg.disk = seg.size
 	h := c.header(id)
-	if err := h.read(m.Bytes(), path); err != nil {
+	if err := h.read(head[:], path); err != nil {
 		return nil, err
 	}
 	seg.nonce, seg.compacted, seg.legacy = h.nonce, h.origin == originCompacted, h.version < 2
-	seg.mark = latestMark(m.Bytes())
+	seg.mark = latestMark(head[:])
 	if seg.mark.end > seg.size {
 		return nil, corrupt(path, seg.size, fmt.Sprintf("file ends before offset %d, up to which it was on disk", seg.mark.end))
 	}

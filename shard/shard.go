@@ -45,9 +45,10 @@
 //
 // Syncs hold Shard.syncMu, never while waiting for I/O Shard.mu: writers go on while a sync is under
 // way. Lock order: compactMu before syncMu before dataMu before mu; the mu of several shards by
-// rising number, and dataMu of another shard while syncMu is held. A sync that fails makes the whole store read-only: what
-// the kernel did with the pages it could not write is unknown, and trying again could report
-// success for data that is gone.
+// rising number, and dataMu of another shard while syncMu is held. Those of numbers, pages and Pace come
+// last: nothing is taken under them. A sync that fails makes the whole store read-only: what the kernel
+// did with the pages it could not write is unknown, and trying again could report success for data that
+// is gone.
 //
 // # Batches (batch.go), snapshots (snapshot.go), scans (scan.go)
 //
@@ -65,7 +66,10 @@
 //
 // # Verification (pages.go, verify.go, repair.go)
 //
-// What was not read at Open is verified before it is first handed out, page by page.
+// What was not read at Open is verified before it is first handed out, page by page. That is the one
+// place where a reader stores into memory that others use, and may wait for another reader: once a page,
+// and never again once its bit is set. Verify reads everything beside readers and writers; Repair works
+// on the files of a store that nobody has open, and alone may leave records behind.
 package shard
 
 import (
@@ -89,9 +93,9 @@ type Config struct {
 	Shard, Shards int      // this shard's number, and how many there are
 
 	SegmentSize      int64 // most bytes of records in a segment
-	FirstSegmentSize int64 // the same for the first one; they grow fourfold from there
+	FirstSegmentSize int64 // the same for small shards, the first one included (nextCap)
 	ReadOnly         bool  // change no file and refuse writes
-	SkipChecksum     bool  // do not verify the checksums of sealed segments when they are scanned
+	SkipChecksum     bool  // do not verify the checksums of sealed segments, scanned or read
 
 	Listed Listed                   // what the manifest says of the shard
 	Drop   func(ids []uint64) error // takes segments out of the manifest; on disk when it returns

@@ -106,7 +106,7 @@ func tryLockAll(shards []*Shard) int {
 // Get is Shard.Get at the instant.
 func (f *Frozen) Get(key []byte, hash uint64) (value []byte, pin Pin, err error) {
 	loc, _ := f.v.table.First(hash)
-	if p, room := f.v.record(loc); p != nil {
+	if p, room := f.v.record(loc); p != nil && f.v.trusted(loc) {
 		if value, ok := plainValue(p, room, key); ok {
 			return value, f.v, nil
 		}

@@ -9,9 +9,11 @@ import (
 // The disk space of a shard is bounded against its live data. With r for Config.DeadRatio, all its
 // files take at most
 //
-//	live * (1/(1-r) + spaceOver) + spaceSlack first segments
+//	live * (1/(1-r) + spaceOver), or if that is more
+//	live * (1/(1-r) + spaceOver - spaceSmall) + spaceSlack first segments
 //
-// which for r = 0.5 is 2.2 times the live bytes. Live data that has expired does not count.
+// which for r = 0.5 and the default first segment is 2.2 times the live bytes, and 1 MiB more than 1.6
+// times them for a shard with less than 1.7 MiB. Live data that has expired does not count.
 //
 // Disk use grows where a segment is made: ahead of the writer, by the writer, by compaction. So that is
 // where the bound is held. A next segment that would pass it is not prepared; the shard owes space, and
@@ -20,9 +22,12 @@ import (
 // writers go on past the bound rather than wait for ever, until the next roll tries again.
 const (
 	spaceOver  = 0.2
-	spaceSlack = 4 // first segments: 1 MiB with the defaults
+	spaceSmall = 0.6
+	spaceSlack = 4 // first segments
 	// spaceStart is how far below the bound compaction begins by itself, in parts of the live bytes.
-	spaceStart = 0.2
+	spaceStart = 0.35
+	// spaceLook is how long a waiting writer waits before it looks again by itself.
+	spaceLook = 100 * time.Millisecond
 	// spaceReserve: a writer waits when less than this part of the active segment is left.
 	spaceReserve = 8
 )
@@ -50,7 +55,9 @@ func (s *Shard) boundLocked(less float64) int64 {
 	for _, seg := range s.sealed {
 		live -= seg.expiredLive(now)
 	}
-	return int64(float64(live)*(1/(1-s.cfg.DeadRatio)+spaceOver-less)) + spaceSlack*s.cfg.FirstSegmentSize
+	full := float64(live) * (1/(1-s.cfg.DeadRatio) + spaceOver)
+	small := full - spaceSmall*float64(live) + spaceSlack*float64(s.cfg.FirstSegmentSize)
+	return int64(max(full, small) - less*float64(live))
 }
 
 // overBoundLocked decides whether a next segment would pass the bound, and sees to it if so.
@@ -101,7 +108,10 @@ func (s *Shard) waitForSpace(size int64) {
 		progress := s.space.progress
 		s.cfg.WakeCompaction()
 		s.mu.Unlock()
-		<-progress
+		select {
+		case <-progress:
+		case <-time.After(spaceLook): // what ends a wait may come about without anybody telling
+		}
 		s.lock()
 		waited = true
 	}

@@ -56,6 +56,15 @@ type reach struct {
 	active  bool // the writer was at it; otherwise end is final
 }
 
+// lastOf is the sequence number of the last record in a list, 0 if there is none: the last segment may
+// have none yet.
+func lastOf(list []reach) (last uint64) {
+	for _, r := range list {
+		last = max(last, r.lastSeq)
+	}
+	return last
+}
+
 // logEnd lists the segments that may have unsynced records, oldest first and the active one last, as
 // they are under one hold of mu.
 func (s *Shard) logEnd() []reach {
@@ -81,7 +90,7 @@ func (s *Shard) syncLog(activeState uint64) error {
 	if len(list) == 0 {
 		return nil
 	}
-	last := list[len(list)-1].lastSeq
+	last := lastOf(list)
 	if err := s.settle(last); err != nil {
 		return err
 	}
@@ -116,9 +125,7 @@ func (s *Shard) syncData(list func() []reach) ([]reach, error) {
 			return nil, err
 		}
 	}
-	if n := len(reached); n > 0 {
-		s.dataSynced.Store(max(s.dataSynced.Load(), reached[n-1].lastSeq))
-	}
+	s.dataSynced.Store(max(s.dataSynced.Load(), lastOf(reached)))
 	crashpoint.At("sync.data")
 	return reached, nil
 }
@@ -252,7 +259,7 @@ func (s *Shard) sealLeft() error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	last := list[len(list)-1].lastSeq
+	last := lastOf(list)
 	if err := s.settle(last); err != nil {
 		return err
 	}

@@ -118,11 +118,23 @@ func (t *tail) addHead(rec *record) (reason string) {
 // Resolve ends the logs of a store's shards, in the order of their numbers, in front of the first batch of
 // which any of them lacks its part. Ending one log may take a part of another batch, so it goes on until
 // nothing changes.
+//
+// The batches that stay are whole, but after the death of a process nobody has synced them: they are as
+// unsettled as they were for that process.
 func Resolve(rs []*Recovery) {
 	for changed := true; changed; {
 		changed = false
 		for _, r := range rs {
 			changed = r.tail.resolve(rs) || changed
+		}
+	}
+	for _, r := range rs {
+		for _, h := range r.tail.heads {
+			b := &batch{}
+			for _, e := range h.entries {
+				b.parts = append(b.parts, batchPart{rs[e.shard].s, e.lastSeq})
+			}
+			r.s.unsettled = append(r.s.unsettled, b)
 		}
 	}
 }

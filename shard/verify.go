@@ -87,7 +87,7 @@ func (v *verifier) segment(sp span, sound func(at int64, r *record)) error {
 	seg := sp.seg
 	w := &walk{v: v, seg: seg, b: seg.bytes(sp.end), sound: sound}
 	if sp.hinted {
-		if h, err := v.c.openHint(seg, sp.end, sp.lastSeq); err == nil {
+		if h, err := v.c.openHint(seg, sp.end, sp.lastSeq, nil); err == nil {
 			w.known = h
 		}
 	}
@@ -206,7 +206,7 @@ func (w *walk) keyIsKnown(r *record) bool {
 func (v *verifier) checkHint(sp span) {
 	seg := sp.seg
 	path := hintPath(seg.path)
-	h, err := v.c.openHint(seg, sp.end, sp.lastSeq)
+	h, err := v.c.openHint(seg, sp.end, sp.lastSeq, nil)
 	if errors.Is(err, os.ErrNotExist) {
 		return
 	}

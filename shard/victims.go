@@ -27,6 +27,9 @@ func (c *contents) hasGarbage(now int64) bool {
 const (
 	// minGarbage is the part of a segment that must be garbage for the background to take it.
 	minGarbage = 1.0 / 8
+	// outputFraction: an output holds at most that part of the live bytes, as it takes its space before
+	// the inputs give theirs. Each compaction costs five syncs, whatever its size.
+	outputFraction = 8
 	// mostVictims bounds how many segments one compaction takes.
 	mostVictims = 64
 )
@@ -59,10 +62,11 @@ func (s *Shard) victimsLocked() []*segment {
 // fill takes from candidates, in order, until about enough bytes are freed or the output is full.
 func (s *Shard) fill(candidates []*segment, now, enough int64) []*segment {
 	var victims []*segment
-	var freed, output int64
+	var freed, output, most int64
 	for _, seg := range candidates {
 		out := seg.total() - seg.garbage(now)
-		if len(victims) > 0 && (freed >= enough || output+out > s.outputSize() || len(victims) == mostVictims) {
+		most += seg.live + seg.tombs // if no delete can go and nothing has expired
+		if len(victims) > 0 && (freed >= enough || output+out > s.outputSize() || most > MaxSegmentSize || len(victims) == mostVictims) {
 			break
 		}
 		victims = append(victims, seg)
@@ -73,7 +77,9 @@ func (s *Shard) fill(candidates []*segment, now, enough int64) []*segment {
 }
 
 // outputSize is how large a compacted segment may become, unless one input alone is larger.
-func (s *Shard) outputSize() int64 { return max(s.nextCap(0), s.cfg.FirstSegmentSize) }
+func (s *Shard) outputSize() int64 {
+	return min(max(s.live/outputFraction, s.cfg.FirstSegmentSize), s.cfg.SegmentSize)
+}
 
 // blockedLocked is for when nothing else helps: the segment with the most blocked tombstones, together
 // with the segments that block them.

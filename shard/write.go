@@ -54,14 +54,18 @@ func (s *Shard) Put(key, value []byte, hash uint64, expiry int64) (seq uint64, e
 	return s.append(kindPut, key, value, hash, expiry, &old)
 }
 
-// Delete removes key. Deleting a key that is absent writes nothing and returns 0.
+// Delete removes key. Deleting a key that is absent writes nothing; the sequence number is then that of the
+// last write, which deleted it or came after.
 func (s *Shard) Delete(key []byte, hash uint64) (seq uint64, err error) {
 	s.lockToWrite(recordSize(len(key), 0, 0))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
-	if err != nil || !old.ok {
+	if err != nil {
 		return 0, err
+	}
+	if !old.ok {
+		return s.seq, nil
 	}
 	return s.append(kindDelete, key, nil, hash, 0, &old)
 }
