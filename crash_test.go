@@ -26,8 +26,14 @@ func crashRand(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(see
 // files is the content of a store's folder: path below it to bytes, lock and folders left out.
 type files map[string][]byte
 
-func readImage(t testing.TB, dir string) files {
+func readImage(t testingT, dir string) files {
 	t.Helper()
+	im, err := tryReadImage(dir)
+	require.NoError(t, err)
+	return im
+}
+
+func tryReadImage(dir string) (files, error) {
 	im := files{}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() || e.Name() == lockName {
@@ -41,13 +47,29 @@ func readImage(t testing.TB, dir string) files {
 		im[filepath.ToSlash(name)] = b
 		return err
 	})
-	require.NoError(t, err)
-	return im
+	return im, err
+}
+
+// momentaryImage is the image of a store as it is at one moment, although others may work at it: what was
+// the same in two looks was so all the time between. It gives up if that does not come about soon.
+func momentaryImage(dir string) (files, bool) {
+	before, err := tryReadImage(dir)
+	for range 50 {
+		if err != nil {
+			break
+		}
+		var now files
+		if now, err = tryReadImage(dir); err == nil && maps.EqualFunc(before, now, slices.Equal) {
+			return now, true
+		}
+		before = now
+	}
+	return nil, false
 }
 
 // settledImage is the image of a store that is open and not being written to, once its background
 // work has come to rest: the files as a process that dies now leaves them.
-func settledImage(t testing.TB, dir string) files {
+func settledImage(t testingT, dir string) files {
 	t.Helper()
 	before := readImage(t, dir)
 	for {
@@ -62,7 +84,7 @@ func settledImage(t testing.TB, dir string) files {
 
 // write puts the image into a new folder below parent. The lock file is there too, as the store that
 // the image is of had one.
-func (im files) write(t testing.TB, parent string) string {
+func (im files) write(t testingT, parent string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(parent, "image-")
 	require.NoError(t, err)

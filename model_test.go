@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,7 +24,7 @@ func (c rapidChooser) choose(n int, what string) int {
 
 // checkPrograms runs random programs in stores with the options that options draws.
 func checkPrograms(t *testing.T, options func(c chooser) Options) {
-	setFlag(t, "rapid.checks", fmt.Sprint(atSize(40, 2000)))
+	setFlag(t, "rapid.checks", fmt.Sprint(atSize(25, 2000)))
 	setFlag(t, "rapid.steps", "60")
 	dir, n := fastDir(t), 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -129,7 +130,7 @@ func (c *bytesChooser) choose(n int, _ string) int {
 // FuzzOperations decodes its input into a store's settings and a program, and compares every
 // result with the reference.
 func FuzzOperations(f *testing.F) {
-	seed := func(hash byte, settings [4]byte, steps ...byte) {
+	seed := func(hash byte, settings [6]byte, steps ...byte) {
 		f.Add(append(append([]byte{hash}, settings[:]...), steps...))
 	}
 	op := func(name string) byte {
@@ -142,11 +143,16 @@ func FuzzOperations(f *testing.F) {
 		return 0
 	}
 	put, del, reopen, get := op("Put"), op("Delete"), op("Reopen"), op("Get")
-	seed(0, [4]byte{0, 0, 0, 0}, put, 1, 5, get, 1, reopen, del, 1, reopen, get, 1)
-	seed(1, [4]byte{3, 16, 1, 2}, put, 1, 8, put, 1, 7, put, 2, 6, reopen, op("ReopenReadOnly"), 3, del, 2, op("GetMany"), 9, 1, 1, 2, 2)
-	seed(9, [4]byte{2, 4, 2, 1}, op("PutTTLShort"), 4, 4, op("PutIfAbsent"), 4, 5, op("Update"), 4, 3, 1, op("CompareAndSwap"), 4, 4, 3, 1, reopen)
-	seed(5, [4]byte{1, 8, 0, 0}, put, 22, 8, put, 22, 1, op("Update"), 22, 1, 0, op("Sync"), reopen, op("View"), 22, 1)
-	seed(0, [4]byte{0, 0, 0, 0}, bytes.Repeat([]byte{put, 3, 8, del, 3}, 20)...)
+	seed(0, [6]byte{0, 0, 0, 0, 1, 0}, put, 1, 5, get, 1, reopen, del, 1, reopen, get, 1)
+	seed(1, [6]byte{3, 16, 1, 2, 1, 0}, put, 1, 8, put, 1, 7, put, 2, 6, reopen, op("ReopenReadOnly"), 3, del, 2, op("GetMany"), 9, 1, 1, 2, 2)
+	seed(9, [6]byte{2, 4, 2, 1, 0, 1}, op("PutTTLShort"), 4, 4, op("PutIfAbsent"), 4, 5, op("Update"), 4, 3, 1, op("CompareAndSwap"), 4, 4, 3, 1, reopen)
+	seed(5, [6]byte{1, 8, 0, 0, 1, 0}, put, 22, 8, put, 22, 1, op("Update"), 22, 1, 0, op("Sync"), reopen, op("View"), 22, 1)
+	seed(0, [6]byte{0, 0, 0, 0, 1, 0}, bytes.Repeat([]byte{put, 3, 8, del, 3}, 20)...)
+	apply, snapshot, look, compact := op("Apply"), op("Snapshot"), op("SnapshotCheck"), op("Compact")
+	batch := []byte{apply, 1, 3, 1, 0, 5, 7, 3, 1, 0, 0, 2, 2, 0, 6, 1, 1} // of three writes, two of one key
+	seed(0, [6]byte{2, 0, 0, 0, 1, 0}, slices.Concat(batch, []byte{snapshot, put, 1, 8, del, 2, compact, look, op("Kill"), 1}, batch)...)
+	seed(1, [6]byte{1, 2, 0, 0, 1, 0}, slices.Concat([]byte{0}, batch, []byte{compact, op("ReopenSpoiled"), 0, 0, 1, 9, 3, look}, batch)...)
+	seed(0, [6]byte{3, 0, 0, 0, 0, 1}, slices.Concat(batch, []byte{op("BackupAndRestore"), 1, op("ScanWrites"), 3, 0, 8}, batch)...)
 	f.Fuzz(func(t *testing.T, input []byte) {
 		c := &bytesChooser{rest: input[:min(len(input), 1<<10)]}
 		weak := c.choose(2, "hostile") == 1

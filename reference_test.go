@@ -18,15 +18,57 @@ import (
 type reference struct {
 	entries map[string]entry
 	writes  int64 // records that a store appends for the same operations, since it was opened
+	maybe   int64 // and those that it may append: deletes of keys that compaction may have dropped before
+	sweeps  bool  // compaction may come at any time
 }
 
 // entry is the newest record of a key that is not deleted.
 type entry struct {
 	value   []byte // never nil
 	expired bool
+	dropped bool // has expired, and a compaction since may have taken it out
 }
 
 func newReference() *reference { return &reference{entries: map[string]entry{}} }
+
+// clone is the reference as it is now.
+func (r *reference) clone() *reference {
+	return &reference{entries: maps.Clone(r.entries), sweeps: r.sweeps}
+}
+
+// live is what a reader finds.
+func (r *reference) live() map[string]string {
+	live := map[string]string{}
+	for key, e := range r.entries {
+		if !e.expired {
+			live[key] = string(e.value)
+		}
+	}
+	return live
+}
+
+// keys is how many keys a store counts: those that expired are among them until compaction drops them.
+func (r *reference) keys() (least, most int) { return r.keysOf(func(string) bool { return true }) }
+
+func (r *reference) keysOf(which func(key string) bool) (least, most int) {
+	for key, e := range r.entries {
+		if which(key) {
+			most++
+			if !e.dropped {
+				least++
+			}
+		}
+	}
+	return least, most
+}
+
+// compacted says that compaction came by.
+func (r *reference) compacted() {
+	for key, e := range r.entries {
+		e.dropped = e.expired
+		r.entries[key] = e
+	}
+}
 
 // get is the value of key, nil for an absent or expired one.
 func (r *reference) get(key []byte) []byte {
@@ -37,18 +79,37 @@ func (r *reference) get(key []byte) []byte {
 }
 
 func (r *reference) put(key, value []byte, expired bool) {
-	r.entries[string(key)] = entry{value: append([]byte{}, value...), expired: expired}
+	r.enter(key, value, expired)
 	r.writes++
+}
+
+// enter is put without a count.
+func (r *reference) enter(key, value []byte, expired bool) {
+	r.entries[string(key)] = entry{value: append([]byte{}, value...), expired: expired, dropped: expired && r.sweeps}
 }
 
 // replace is put for a value, and delete for nil.
 func (r *reference) replace(key, value []byte) {
 	if value != nil {
 		r.put(key, value, false)
-	} else if _, ok := r.entries[string(key)]; ok {
-		delete(r.entries, string(key))
-		r.writes++
+		return
 	}
+	least, most := r.deletes(key)
+	r.writes += least
+	r.maybe += most - least
+	delete(r.entries, string(key))
+}
+
+// deletes is how many records deleting key takes.
+func (r *reference) deletes(key []byte) (least, most int64) {
+	e, ok := r.entries[string(key)]
+	switch {
+	case !ok:
+		return 0, 0
+	case e.dropped:
+		return 0, 1
+	}
+	return 1, 1
 }
 
 // chooser is where a random program takes its choices from: rapid, or the bytes of a fuzzer.
@@ -59,13 +120,20 @@ type chooser interface {
 // program is a store with its reference, and runs operations on both. Every result of the store
 // is compared at once.
 type program struct {
-	require.TestingT
+	testingT
 	chooser
-	dir    string
-	opts   Options
-	db     *DB
-	ref    *reference
-	values int // made so far
+	dir       string
+	opts      Options
+	db        *DB
+	ref       *reference
+	values    int       // made so far
+	snapshots []instant // open ones
+}
+
+// testingT is what testing.TB and rapid.T have in common.
+type testingT interface {
+	require.TestingT
+	Helper()
 }
 
 // programKeys are few, so that operations meet. Their lengths differ, some are prefixes of
@@ -92,8 +160,9 @@ func programOptions(c chooser) Options {
 		SegmentSize:      int64(256 + 16*c.choose(17, "segment size")),
 		Durability:       []Durability{Never, Periodic, Always}[c.choose(3, "durability")],
 		firstSegmentSize: int64(64 << c.choose(3, "first segment size")),
-		// Compaction comes as an operation of the program.
-		DisableAutoCompact: true,
+		// Compaction comes as an operation of the program; in some stores also by itself.
+		DisableAutoCompact: c.choose(3, "automatic compaction") > 0,
+		CompactAtDeadRatio: []float64{0, 0.05, 0.3, 0.9, 1}[c.choose(5, "dead ratio")],
 	}
 }
 
@@ -103,20 +172,26 @@ func hostile(c chooser, opts Options) Options {
 	return opts
 }
 
-func newProgram(t require.TestingT, c chooser, dir string, opts Options) *program {
-	p := &program{TestingT: t, chooser: c, dir: dir, opts: opts, ref: newReference()}
+func newProgram(t testingT, c chooser, dir string, opts Options) *program {
+	p := &program{testingT: t, chooser: c, dir: dir, opts: opts, ref: newReference()}
+	p.ref.sweeps = !opts.DisableAutoCompact
 	p.open()
 	require.True(t, p.db.Recovery().Created)
 	return p
 }
 
+// open opens a store that was closed.
 func (p *program) open() {
+	p.reopen()
+	require.Empty(p, p.db.Recovery().Removed)
+}
+
+func (p *program) reopen() {
 	db, err := Open(p.dir, &p.opts)
 	require.NoError(p, err)
 	p.db = db
-	p.ref.writes = 0
+	p.ref.writes, p.ref.maybe = 0, 0
 	require.Empty(p, db.Recovery().Cuts)
-	require.Empty(p, db.Recovery().Removed)
 	p.checkWeakHash()
 }
 
@@ -134,7 +209,18 @@ func (p *program) value() []byte {
 }
 
 // operations are what a program consists of. Names are for rapid's reports.
-var operations = map[string]func(p *program){
+var operations = func() map[string]func(p *program) {
+	all := map[string]func(p *program){}
+	for _, some := range []map[string]func(p *program){
+		keyOperations, snapshotOperations, batchOperations, restartOperations,
+	} {
+		maps.Copy(all, some)
+	}
+	return all
+}()
+
+// keyOperations are on one key or a few, and on the store as such.
+var keyOperations = map[string]func(p *program){
 	"Put": func(p *program) {
 		key, value := p.key(), p.value()
 		if len(value) == 0 && p.choose(2, "nil value") == 1 {
@@ -151,8 +237,7 @@ var operations = map[string]func(p *program){
 	"PutTTLShort": func(p *program) {
 		key, value := p.key(), p.value()
 		require.NoError(p, p.db.PutTTL(key, value, time.Nanosecond))
-		for now := time.Now().UnixNano(); time.Now().UnixNano() <= now; { // until it has surely passed
-		}
+		waitPast(time.Now().UnixNano())
 		p.ref.put(key, value, true)
 	},
 	"PutIfAbsent": func(p *program) {
@@ -250,6 +335,12 @@ var operations = map[string]func(p *program){
 
 // operationNames is operations in a fixed order, for the fuzzer.
 var operationNames = slices.Sorted(maps.Keys(operations))
+
+// waitPast waits until a time, in Unix nanoseconds, has surely passed.
+func waitPast(t int64) {
+	for time.Now().UnixNano() <= t {
+	}
+}
 
 // oldFor draws what a CompareAndSwap expects: mostly what is there.
 func (p *program) oldFor(key []byte) []byte {
@@ -354,13 +445,20 @@ func (p *program) checkAll() {
 		p.checkKey(key)
 		p.checkKey(append(bytes.Clone(key), '+')) // never written
 	}
+	p.checkContents(p.db, p.ref)
 	p.checkCounts()
 }
 
 func (p *program) checkCounts() {
-	require.Equal(p, len(p.ref.entries), p.db.Len(), "keys, expired ones included")
-	require.Equal(p, p.ref.writes, p.db.Stats().Writes, "records written since the store was opened")
-	require.EqualValues(p, len(p.ref.entries), p.db.Usage().Keys)
+	least, most := p.ref.keys()
+	requireWithin(p, least, most, p.db.Len(), "keys, expired ones included")
+	requireWithin(p, least, most, int(p.db.Usage().Keys), "keys, expired ones included")
+	requireWithin(p, p.ref.writes, p.ref.writes+p.ref.maybe, p.db.Stats().Writes, "records written since the store was opened")
+}
+
+func requireWithin[N int | int64](t require.TestingT, least, most, n N, what string) {
+	require.GreaterOrEqual(t, n, least, what)
+	require.LessOrEqual(t, n, most, what)
 }
 
 // checkRefusesWrites makes sure that a read-only store takes no write of any kind.
@@ -375,6 +473,8 @@ func (p *program) checkRefusesWrites() {
 func writeErrors(db *DB, key []byte) []error {
 	_, errAbsent := db.PutIfAbsent(key, []byte("v"))
 	_, errSwap := db.CompareAndSwap(key, nil, []byte("v"))
+	batch := NewBatch()
+	batch.Put(key, []byte("v"))
 	return []error{
 		db.Put(key, []byte("v")),
 		db.PutTTL(key, []byte("v"), time.Hour),
@@ -382,6 +482,7 @@ func writeErrors(db *DB, key []byte) []error {
 		errSwap,
 		db.Update(key, func([]byte) ([]byte, error) { return []byte("v"), nil }),
 		db.Delete(key),
+		db.Apply(batch),
 	}
 }
 
@@ -392,19 +493,16 @@ func (p *program) checkWeakHash() {
 		return
 	}
 	hashes := map[uint64]bool{}
-	inShard := make([]int64, len(p.db.shards))
 	for _, key := range programKeys {
 		h := p.db.hash(key)
 		require.Zero(p, h&^p.opts.hashMask)
 		hashes[h] = true
-		if _, there := p.ref.entries[string(key)]; there {
-			inShard[h&uint64(len(inShard)-1)]++
-		}
 	}
 	require.LessOrEqual(p, len(hashes), 1<<min(bits.OnesCount64(p.opts.hashMask), 10))
 	require.Less(p, len(hashes), len(programKeys), "the hash is not weak")
 	for i, u := range p.db.Usage().Shards {
-		require.Equal(p, inShard[i], u.Keys, "keys of shard %d", i)
+		least, most := p.ref.keysOf(func(key string) bool { return int(p.db.hash([]byte(key))&p.db.shardMask) == i })
+		requireWithin(p, least, most, int(u.Keys), fmt.Sprintf("keys of shard %d", i))
 	}
 }
 
@@ -422,6 +520,9 @@ func (p *program) close() {
 	report, again := db.Recovery(), db.Usage()
 	require.NoError(p, db.Close())
 	require.True(p, report.Clean, "%+v", report)
+	if !opts.DisableAutoCompact {
+		return // it may have compacted between the first look and the end
+	}
 	require.Equal(p, usage.Keys, again.Keys)
 	require.Equal(p, usage.LiveBytes, again.LiveBytes)
 	require.Equal(p, usage.DeadBytes, again.DeadBytes)
@@ -435,4 +536,7 @@ func (p *program) finish() {
 	p.checkAll()
 	require.NoError(p, p.db.Close())
 	require.NoError(p, os.RemoveAll(p.dir))
+	for len(p.snapshots) > 0 {
+		p.closeSnapshot(0) // which the end of the store does not change
+	}
 }

@@ -204,6 +204,7 @@ func (p *Part) plan() error {
 	if err := s.reserveSlots(len(p.Ops)); err != nil {
 		return err
 	}
+	fresh := map[uint64]bool{} // hashes of the keys that the part brings, which lookup does not see yet
 	kept := p.Ops[:0]
 	for i := range p.Ops {
 		op := &p.Ops[i]
@@ -214,31 +215,15 @@ func (p *Part) plan() error {
 		if op.Delete && !old.ok {
 			continue
 		}
+		if !old.ok {
+			old.collides = old.collides || fresh[op.Hash]
+			fresh[op.Hash] = true
+		}
 		op.old = old
 		kept = append(kept, *op)
 	}
 	p.Ops = kept
-	p.markCollisions()
 	return nil
-}
-
-// markCollisions is for keys that come with the batch: each but the first with a hash collides with the
-// one before it, which lookup did not find in the index.
-func (p *Part) markCollisions() {
-	if len(p.Ops) < 2 {
-		return
-	}
-	come := make(map[uint64]struct{}, len(p.Ops))
-	for i := range p.Ops {
-		op := &p.Ops[i]
-		if op.old.ok {
-			continue
-		}
-		if _, ok := come[op.Hash]; ok {
-			op.old.collides = true
-		}
-		come[op.Hash] = struct{}{}
-	}
 }
 
 // makeRoomForBatch has room in the active segments of all parts. Holds their mutexes.

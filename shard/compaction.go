@@ -108,7 +108,8 @@ func (s *Shard) victims() ([]*segment, error) {
 }
 
 // Compact frees the space of all records that are dead when it is called: it ends the active segment
-// and compacts every segment that has any, and then those whose tombstones that made superfluous. A
+// and compacts every segment that has any, and then those whose tombstones that made superfluous. What
+// dies in its outputs meanwhile it leaves, or it would not end while writers go on. A
 // damaged segment does not keep it from the others; its error is among those that are joined.
 // progress gets bytes of inputs as they are read, see CompactSize.
 func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compacted, error) {
@@ -778,11 +779,7 @@ func (c *compaction) removeInputs() {
 	c.result.Segments = len(c.inputs)
 	s.sealed = slices.DeleteFunc(slices.Clone(s.sealed), isInput)
 	for _, seg := range s.sealed {
-		for _, input := range c.inputs {
-			if seg.blockers[input.id] {
-				seg.blockers = nil // some of its tombstones may go now
-			}
-		}
+		c.unblock(seg)
 	}
 	s.dropSaved()
 	s.publish(s.view.Load().without(c.inputs))
@@ -797,6 +794,32 @@ func (c *compaction) removeInputs() {
 		s.remove(hintPath(seg.path))
 	}
 	s.setPassing(0)
+}
+
+// unblock says of a segment whose tombstones one of the inputs blocked that some of them may go now. If
+// no record went, none may: the output blocks them as the inputs did. Were that left to be found out by
+// compacting the segment, two that block each other (by records that a damaged segment
+// keeps, or that collide) would be compacted in turn for ever. Holds mu.
+func (c *compaction) unblock(seg *segment) {
+	blocked, bytes := false, int64(0)
+	for _, input := range c.inputs {
+		blocked = blocked || seg.blockers[input.id]
+		bytes += input.total()
+	}
+	switch {
+	case !blocked:
+	case c.output == nil || c.output.total() < bytes:
+		seg.blockers = nil
+	default:
+		blockers := map[uint64]bool{c.output.id: true}
+		for id := range seg.blockers {
+			blockers[id] = true
+		}
+		for _, input := range c.inputs {
+			delete(blockers, input.id)
+		}
+		seg.blockers = blockers
+	}
 }
 
 // remove removes a file that is no longer listed. If that fails (on windows as long as it is mapped) the
