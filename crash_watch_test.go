@@ -2,16 +2,9 @@ package freyja
 
 import (
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -80,38 +73,6 @@ func (w *crashWatch) watch(dir string) []crashImage {
 	images := w.images
 	w.images = nil
 	return images
-}
-
-// crashPointsInSource are the names of all points, as the source has them.
-func crashPointsInSource(t *testing.T) (names []string) {
-	err := filepath.WalkDir(".", func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-		if err != nil {
-			return err
-		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok {
-				return true
-			}
-			f, ok := call.Fun.(*ast.SelectorExpr)
-			if !ok || f.Sel.Name != "At" || fmt.Sprint(f.X) != "crashpoint" {
-				return true
-			}
-			literal, ok := call.Args[0].(*ast.BasicLit)
-			require.True(t, ok, "%s: the name of a crash point is to be a literal", path)
-			name, err := strconv.Unquote(literal.Value)
-			require.NoError(t, err)
-			names = append(names, name)
-			return true
-		})
-		return nil
-	})
-	require.NoError(t, err)
-	return names
 }
 
 // rngChooser takes a program's choices from a seeded source.
