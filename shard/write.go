@@ -182,10 +182,17 @@ func (s *Shard) reserveSlots(n int) error {
 func (s *Shard) lookup(key []byte, hash uint64) (f found, err error) {
 	v := s.view.Load()
 	for loc, pos := v.table.First(hash); loc != 0; loc, pos = v.table.Next(hash, pos) {
-		w := &v.segments[locationNumber(loc)]
+		number, offset := locationNumber(loc), uint64(locationOffset(loc))
+		if number >= uint64(len(v.segments)) || v.segments[number].seg == nil {
+			return found{}, s.missingSegment()
+		}
+		w := &v.segments[number]
+		if offset >= w.size {
+			return found{}, v.damaged(loc, "record lies outside its segment")
+		}
 		// What was not verified since it came from the disk is verified before it is believed.
-		verify := w.verified != nil && !pageVerified(w.verified, uint64(locationOffset(loc)))
-		r, reason := decodeRecord(w.seg.mapping.Bytes()[locationOffset(loc):], verify)
+		verify := w.verified != nil && !pageVerified(w.verified, offset)
+		r, reason := decodeRecord(w.seg.mapping.Bytes()[offset:], verify)
 		switch {
 		case reason != "":
 			return found{}, v.damaged(loc, reason)
