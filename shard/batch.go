@@ -204,6 +204,7 @@ func (p *Part) plan() error {
 	if err := s.reserveSlots(len(p.Ops)); err != nil {
 		return err
 	}
+	fresh := map[uint64]bool{} // hashes of the keys that the part brings, which lookup does not see yet
 	kept := p.Ops[:0]
 	for i := range p.Ops {
 		op := &p.Ops[i]
@@ -213,6 +214,10 @@ func (p *Part) plan() error {
 		}
 		if op.Delete && !old.ok {
 			continue
+		}
+		if !old.ok {
+			old.collides = old.collides || fresh[op.Hash]
+			fresh[op.Hash] = true
 		}
 		op.old = old
 		kept = append(kept, *op)
