@@ -33,6 +33,7 @@ type killTask struct {
 	SegmentSize int64
 	Seed, Round uint64
 	Limit       int // operations of each writer
+	Batchers    int // writers of batches beside them (crash_batch_kill_test.go)
 	ReadOnly    bool
 	Close       bool // close the store after them, and end
 	KillAfter   time.Duration
@@ -119,8 +120,16 @@ func childWrites(task *killTask) error {
 	}
 	say("O")
 	var wg sync.WaitGroup
-	errs := make([]error, killWriters)
-	for i := range killWriters {
+	writers := killWriters
+	if task.Batchers > 0 {
+		startBesideBatches(db, task)
+		writers = 2 // are enough to be beside them
+	}
+	errs := make([]error, killWriters+task.Batchers)
+	for i := range task.Batchers {
+		wg.Go(func() { errs[killWriters+i] = runBatcher(db, task, i) })
+	}
+	for i := range writers {
 		wg.Go(func() {
 			w := newKillWriter(task.Seed, task.Round, i)
 			if errs[i] = w.load(db); errs[i] == nil {

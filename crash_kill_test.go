@@ -109,6 +109,7 @@ type killRun struct {
 
 	state    [killWriters][killKeys][]byte
 	counters [killCounters]int
+	batches  []int         // of each batcher
 	openTime time.Duration // how long the last open took
 
 	rounds, acknowledged, killedOpening, openings int
@@ -123,13 +124,14 @@ func (r *killRun) fresh(dir string) {
 	r.task.SegmentSize = []int64{2 << 10, 8 << 10, 64 << 10}[r.rng.IntN(3)]
 	r.state = [killWriters][killKeys][]byte{}
 	r.counters = [killCounters]int{}
+	r.batches = make([]int, r.task.Batchers)
 	r.openTime = time.Millisecond
 }
 
 // round lets a child write, kills it, lets others open and kills them, and checks the store.
 func (r *killRun) round(number uint64) {
 	t := r.t
-	for i := range killWriters {
+	for i := range killWriters + r.task.Batchers {
 		require.NoError(t, os.WriteFile(ackPath(&r.task, i), nil, 0o644))
 	}
 	task := r.task
@@ -197,6 +199,9 @@ func (r *killRun) verify(task *killTask, readOnly bool) {
 		require.GreaterOrEqual(t, n, r.counters[i]+acked[i], "counter %d has lost increments", i)
 		require.LessOrEqual(t, n, r.counters[i]+acked[i]+pending[i], "counter %d has too many increments", i)
 		r.counters[i] = n
+	}
+	for i := range r.batches {
+		keys += r.verifyBatcher(db, task, i)
 	}
 	require.Equal(t, keys, db.Len(), "there are keys that nobody has put")
 	require.NoError(t, db.Close())

@@ -26,12 +26,13 @@ type crashWatch struct {
 	now atomic.Uint64 // odd while an operation of the program is under way
 
 	mu     sync.Mutex
-	dir    string         // guarded by mu; the folder to take images of, "" for none
-	rng    *rand.Rand     // guarded by mu
-	images []crashImage   // guarded by mu; taken and not checked yet
-	hits   map[string]int // guarded by mu; by point: how often it was met
-	taken  map[string]int // guarded by mu; by point: images
-	thin   int            // after the first ones, about every thin-th hit leads to an image, and ever fewer
+	dir    string          // guarded by mu; the folder to take images of, "" for none
+	rng    *rand.Rand      // guarded by mu
+	images []crashImage    // guarded by mu; taken and not checked yet
+	hits   map[string]int  // guarded by mu; by point: how often it was met
+	taken  map[string]int  // guarded by mu; by point: images
+	thin   int             // after the first ones, about every thin-th hit leads to an image, and ever fewer
+	every  map[string]bool // points at which all do
 }
 
 // crashImage is what a process that dies at a point leaves.
@@ -42,8 +43,14 @@ type crashImage struct {
 }
 
 // watchCrashes installs a watch for the time of a test, which may not run beside others.
-func watchCrashes(t *testing.T, seed uint64, thin int) *crashWatch {
-	w := &crashWatch{t: t, parent: fastDir(t), rng: crashRand(seed, 1), hits: map[string]int{}, taken: map[string]int{}, thin: thin}
+func watchCrashes(t *testing.T, seed uint64, thin int, every ...string) *crashWatch {
+	w := &crashWatch{
+		t: t, parent: fastDir(t), rng: crashRand(seed, 1), thin: thin,
+		hits: map[string]int{}, taken: map[string]int{}, every: map[string]bool{},
+	}
+	for _, point := range every {
+		w.every[point] = true
+	}
 	crashpoint.Set(w.at)
 	t.Cleanup(func() { crashpoint.Set(nil) })
 	return w
@@ -54,7 +61,7 @@ func (w *crashWatch) at(point string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.hits[point]++
-	if w.dir == "" || w.taken[point] > 5 && w.rng.IntN(w.thin*w.taken[point]/5) > 0 {
+	if w.dir == "" || !w.every[point] && w.taken[point] > 5 && w.rng.IntN(w.thin*w.taken[point]/5) > 0 {
 		return
 	}
 	now := w.now.Load()
