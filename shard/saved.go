@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"github.com/freyjadb/freyja/hashidx"
@@ -113,6 +115,7 @@ func (s *Shard) tryToSave() error {
 	if len(segs) == 0 {
 		return nil
 	}
+	slices.SortFunc(segs, func(a, b *segment) int { return cmp.Compare(a.id, b.id) }) // as the manifest lists them
 	var slots slotCollector
 	saved, err := s.index.Save(&slots)
 	if err != nil {
@@ -195,6 +198,9 @@ func (r *Recovery) loadSaved(segs []*segment) bool {
 	r.s.publish(&view{})
 	r.s.numbers = &numbers{}
 	r.s.index = nil
+	if info, err := os.Stat(r.s.cfg.savedPath()); err == nil {
+		r.s.savedSize = info.Size()
+	}
 	return false
 }
 
