@@ -257,6 +257,7 @@ type keptDelete struct {
 	seg     *segment
 	offset  int64
 	key     []byte // as it lies in the mapping
+	expired bool   // a put
 	blocked bool
 }
 
@@ -404,7 +405,7 @@ func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r 
 			return nil // the put that the key has now is the newer one
 		}
 	}
-	c.deletes = append(c.deletes, keptDelete{hash: hash, seq: r.seq, seg: seg, offset: at, key: r.key})
+	c.deletes = append(c.deletes, keptDelete{hash: hash, seq: r.seq, seg: seg, offset: at, key: r.key, expired: r.kind == kindPut})
 	return nil
 }
 
@@ -564,9 +565,10 @@ func (c *compaction) makeOutput() (err error) {
 		size += c.copies[i].size
 	}
 	for i := range c.deletes {
-		if c.deletes[i].blocked {
-			size += recordSize(len(c.deletes[i].key), 0, 0)
-		} else {
+		switch d := &c.deletes[i]; {
+		case d.blocked:
+			size += recordSize(len(d.key), 0, 0)
+		case !d.expired:
 			c.result.Tombstones++
 		}
 	}
