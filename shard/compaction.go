@@ -634,7 +634,7 @@ func (c *compaction) open(id uint64) error {
 
 // fill copies the records in the order of the inputs, and then the deletes.
 func (c *compaction) fill(w *mmapio.Writer, size int64) error {
-	b := newHintBuilder(true)
+	b := newHintBuilder(true, len(c.copies)+len(c.deletes))
 	allowed := b.h.end // up to where the pace lets it copy
 	for i := range c.copies {
 		if p := &c.copies[i]; b.h.end+p.size > allowed {

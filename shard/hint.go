@@ -109,12 +109,14 @@ type hintBuilder struct {
 
 type expiring struct{ at, size int64 }
 
-func newHintBuilder(compacted bool) *hintBuilder {
+// newHintBuilder is for about so many records.
+func newHintBuilder(compacted bool, records int) *hintBuilder {
 	b := &hintBuilder{}
+	b.h.entries = make([]hintEntry, 0, records)
 	b.h.end = headerSize
 	b.h.starts = make([]byte, headerSize>>verifyPageShift)
 	if compacted {
-		b.h.seqs = []uint64{}
+		b.h.seqs = make([]uint64, 0, records)
 	}
 	return b
 }
@@ -172,8 +174,12 @@ func (b *hintBuilder) finish() *hint {
 // hintOf reads a whole segment up to end. With verify every checksum is checked. The error is
 // ErrCorrupt with the place.
 func (c *Config) hintOf(seg *segment, end int64, verify bool) (*hint, error) {
-	b := newHintBuilder(seg.compacted)
 	bytes := seg.bytes(end)
+	records := int64(0) // about: as if all were as large as the first
+	if r, reason := decodeRecord(bytes[headerSize:], false); reason == "" {
+		records = (end - headerSize) / r.size
+	}
+	b := newHintBuilder(seg.compacted, int(records))
 	for b.h.end < end {
 		r, reason := decodeRecord(bytes[b.h.end:], verify)
 		if reason != "" {
@@ -232,13 +238,8 @@ func (c *Config) encodeHint(seg *segment, h *hint) []byte {
 	for i, n := range h.directory {
 		binary.NativeEndian.PutUint32(b[hintHeaderSize+4*i:], n)
 	}
-	for _, e := range h.entries {
-		b = binary.NativeEndian.AppendUint64(b, e.hash)
-		b = binary.NativeEndian.AppendUint64(b, e.packed)
-	}
-	for _, seq := range h.seqs {
-		b = binary.NativeEndian.AppendUint64(b, seq)
-	}
+	b = append(b, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(h.entries))), len(h.entries)*hintEntrySize)...)
+	b = append(b, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(h.seqs))), len(h.seqs)*hintSeqSize)...)
 	b = append(b, h.starts...)
 	return binary.LittleEndian.AppendUint32(b, checksum(b[hintHeaderSize:]))
 }

@@ -105,15 +105,28 @@ func (s *Shard) nextSegment(size int64) (*segment, error) {
 	return p.seg, p.err
 }
 
-// nextCap is how many bytes of records the next segment is to hold: a sixteenth of what is live, so
-// that space reserved and not used yet, and what the end of the log holds at a crash, stay small
-// against it, but not below the first segment's and not above the largest. Holds mu.
+// nextCap is how many bytes of records the next segment is to hold: a part of what is live, so that space
+// reserved and not used yet, and what the end of the log holds at a crash, stay small against it, but
+// not below the first segment's and not above the largest. Each segment costs some ten system calls and
+// five syncs, so they are larger while there is space, in a store that is being filled. Holds mu.
 func (s *Shard) nextCap(more int64) int64 {
-	want := ((s.live+more)/capFraction + recordAlign - 1) &^ (recordAlign - 1)
+	live := s.live + more
+	want := live / capFraction
+	total := more
+	for _, seg := range s.segmentsLocked() {
+		total += seg.total()
+	}
+	if total < live+live/capFraction {
+		want = live / capFractionFilling
+	}
+	want = (want + recordAlign - 1) &^ (recordAlign - 1)
 	return min(max(want, s.cfg.FirstSegmentSize), s.cfg.SegmentSize)
 }
 
-const capFraction = 16
+const (
+	capFraction        = 16
+	capFractionFilling = 8 // while hardly anything is dead
+)
 
 // takeID returns the id of a new segment. Names that a file has are passed over: recovery leaves files
 // that are not the store's alone. It costs a system call for each segment. Holds mu.
