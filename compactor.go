@@ -19,7 +19,7 @@ type compactor struct {
 	stopNow context.CancelFunc
 
 	mu   sync.Mutex
-	busy map[int]bool // guarded by mu; shards that a worker is at
+	busy map[int]bool // guarded by mu; shards that a worker is at: whether there was a wake since it began
 	idle map[int]bool // guarded by mu; shards that could not be helped since the last wake
 }
 
@@ -65,6 +65,9 @@ func (db *DB) compactLoop() {
 		}
 		c.mu.Lock()
 		clear(c.idle)
+		for i := range c.busy {
+			c.busy[i] = true
+		}
 		c.mu.Unlock()
 	}
 }
@@ -75,7 +78,7 @@ func (c *compactor) take(shards []*shard.Shard) int {
 	defer c.mu.Unlock()
 	best, most := -1, int64(0)
 	for i, s := range shards {
-		if c.busy[i] || c.idle[i] || c.ctx.Err() != nil {
+		if _, busy := c.busy[i]; busy || c.idle[i] || c.ctx.Err() != nil {
 			continue
 		}
 		if need := s.CompactionNeed(); need > most {
@@ -83,7 +86,7 @@ func (c *compactor) take(shards []*shard.Shard) int {
 		}
 	}
 	if best >= 0 {
-		c.busy[best] = true
+		c.busy[best] = false
 	}
 	return best
 }
@@ -97,8 +100,7 @@ func (db *DB) compactShard(i int) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// A wake that another worker got meanwhile may have been this shard's.
+	c.idle[i] = !done && !c.busy[i]
 	delete(c.busy, i)
-	if !done {
-		c.idle[i] = true
-	}
 }

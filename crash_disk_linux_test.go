@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +51,8 @@ type fullStore struct {
 	db    *DB
 	want  map[string][]byte
 	count int
+
+	byHand bool // no compaction in the background
 }
 
 func (s *fullStore) dir() string     { return filepath.Join(s.disk, "store") }
@@ -62,7 +66,7 @@ func (s *fullStore) open() {
 }
 
 func (s *fullStore) options() *Options {
-	return &Options{Shards: 2, SegmentSize: 256 << 10, firstSegmentSize: 16 << 10, Durability: Always}
+	return &Options{Shards: 2, SegmentSize: 256 << 10, firstSegmentSize: 16 << 10, Durability: Always, DisableAutoCompact: s.byHand}
 }
 
 // put stores a new pair. If that fails, it was for want of space.
@@ -276,6 +280,127 @@ func TestTornTailOnFullDisk(t *testing.T) {
 	require.NoError(t, err)
 	s.checkCut(t, db, dir, torn, s.from, "with space")
 	require.NoError(t, db.Close())
+}
+
+// overwrite puts a new value under an old key, or nothing for want of space.
+func (s *fullStore) overwrite(n int) bool {
+	s.t.Helper()
+	key := fmt.Sprintf("key-%06d", 1+n%s.count)
+	value := crashValue(key, s.count+n, 1000)
+	if err := s.db.Put([]byte(key), value); err != nil {
+		require.ErrorIs(s.t, err, syscall.ENOSPC)
+		return false
+	}
+	s.want[key] = value
+	return true
+}
+
+// TestCompactOnFullDisk: a compaction for whose output there is no space changes nothing.
+func TestCompactOnFullDisk(t *testing.T) {
+	s := &fullStore{t: t, disk: smallDisk(t, 8<<20), want: map[string][]byte{}, byHand: true}
+	s.open()
+	for range 1500 {
+		require.True(t, s.put(1000))
+	}
+	for n := range 500 {
+		require.True(t, s.overwrite(3*n))
+	}
+	fillDisk(t, s.ballast())
+	_, err := s.db.Compact(t.Context())
+	require.ErrorIs(t, err, syscall.ENOSPC) // having sealed the last segments, which gives a little back
+	fillDisk(t, s.ballast())
+	before := settledImage(t, s.dir())
+	stats := s.db.Stats()
+	for range 3 {
+		_, err := s.db.Compact(t.Context())
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		now := settledImage(t, s.dir())
+		require.Equal(t, slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(now)))
+		for name, b := range before {
+			require.True(t, bytes.Equal(b, now[name]), "%s has changed", name)
+		}
+		s.check("after a compaction that failed")
+	}
+	require.Equal(t, stats.Compactions, s.db.Stats().Compactions)
+	requireDiskBytes(t, s.db)
+	killed := before.write(t, fastDir(t))
+
+	require.NoError(t, os.Remove(s.ballast()))
+	compacted, err := s.db.Compact(t.Context())
+	require.NoError(t, err)
+	require.Greater(t, compacted.BytesReclaimed, int64(400_000))
+	s.check("compacted")
+	require.True(t, s.put(1000))
+	requireDiskBytes(t, s.db)
+	require.NoError(t, s.db.Close())
+	s.open()
+	s.check("reopened")
+	require.NoError(t, s.db.Close())
+
+	// The process died on the full disk.
+	db, err := Open(killed, s.options())
+	require.NoError(t, err)
+	require.Equal(t, len(s.want)-1, db.Len())
+	require.NoError(t, db.Close())
+}
+
+// TestWritersGoOnOnFullDisk: where there is no space to compact, writers are told so, and do not wait for it; and
+// once there is, all is as before.
+func TestWritersGoOnOnFullDisk(t *testing.T) {
+	s := newFullStore(t, 8<<20)
+	for range 1500 {
+		require.True(t, s.put(1000))
+	}
+	require.NoError(t, s.db.Sync())
+	fillDisk(t, s.ballast())
+	within(t, "overwriting on a full disk", func() {
+		refused := 0
+		for n := 0; refused < 20; n++ {
+			if !s.overwrite(n * 7) {
+				refused++
+			}
+		}
+	})
+	s.check("full")
+	require.NoError(t, os.Remove(s.ballast()))
+	within(t, "overwriting", func() {
+		for n := range 6000 {
+			require.True(t, s.overwrite(n*7), "write %d", n)
+		}
+	})
+	s.check("with space")
+	require.Positive(t, s.db.Stats().Compactions)
+	disk, _, err := shardFiles(s.dir())
+	require.NoError(t, err)
+	opts := s.options()
+	require.LessOrEqual(t, disk, spaceBound(opts, s.db.Usage().LiveBytes))
+	require.NoError(t, s.db.Close())
+	s.open()
+	s.check("reopened")
+	require.NoError(t, s.db.Close())
+}
+
+// TestDeletedFilesGiveTheirSpaceBack asks the file system what is left of the segments that compaction removed.
+func TestDeletedFilesGiveTheirSpaceBack(t *testing.T) {
+	s := newFullStore(t, 8<<20)
+	for range 500 {
+		require.True(t, s.put(1000))
+	}
+	within(t, "overwriting", func() {
+		for n := range 5000 { // more than the disk takes, unless space comes back
+			require.True(t, s.overwrite(n*7), "write %d", n)
+		}
+	})
+	require.True(t, eventually(func() bool { return s.db.Usage().DetachedBytes == 0 }), "%+v", s.db.Usage())
+	require.True(t, eventually(func() bool {
+		var fs syscall.Statfs_t
+		require.NoError(t, syscall.Statfs(s.disk, &fs))
+		files, segments, err := shardFiles(s.dir())
+		require.NoError(t, err)
+		// Each file ends in the middle of a page, and there are the manifest, the lock and folders.
+		return int64(fs.Blocks-fs.Bfree)*fs.Bsize <= files+int64(2*segments+10)*4096
+	}), "the file system has not got back what was deleted")
+	require.NoError(t, s.db.Close())
 }
 
 func init() { killTasks["limit"] = childLimited }

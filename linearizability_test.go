@@ -1,11 +1,13 @@
 package freyja
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
+	"runtime"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/freyjadb/freyja/mmapio"
+	"github.com/freyjadb/freyja/shard"
 )
 
 // call is one operation of a history, with values as strings and "" for an absent key.
@@ -31,6 +34,7 @@ const (
 	callPutIfAbsent
 	callCompareAndSwap
 	callUpdate // puts new and learns what was there
+	callApply  // puts new, or deletes if that is "", together with a key in another shard
 	callKinds
 )
 
@@ -60,7 +64,7 @@ var oneKey = porcupine.Model{
 		switch in.kind {
 		case callGet:
 			return out.value == now, now
-		case callPut:
+		case callPut, callApply:
 			return true, in.new
 		case callDelete:
 			return true, ""
@@ -119,6 +123,9 @@ func (c *client) do(key string) error {
 	if in.kind == callCompareAndSwap && in.old != "" && c.random.IntN(8) == 0 {
 		in.new = "" // a swap that deletes
 	}
+	if in.kind == callApply && c.random.IntN(4) == 0 {
+		in.new = "" // a batch that deletes
+	}
 	from := time.Since(c.start)
 	out, err := c.make(in)
 	to := time.Since(c.start)
@@ -128,7 +135,7 @@ func (c *client) do(key string) error {
 	switch {
 	case in.kind == callGet:
 		c.seen[key] = out.value
-	case in.kind < callPutIfAbsent || in.kind == callUpdate || out.ok:
+	case in.kind < callPutIfAbsent || in.kind >= callUpdate || out.ok:
 		c.seen[key] = in.new
 	}
 	c.history = append(c.history, porcupine.Operation{ClientId: c.id, Input: in, Output: out, Call: int64(from), Return: int64(to)})
@@ -148,6 +155,14 @@ func (c *client) make(in call) (out answer, err error) {
 		out.ok, err = c.db.PutIfAbsent(key, []byte(in.new))
 	case callCompareAndSwap:
 		out.ok, err = c.db.CompareAndSwap(key, orNil(in.old), orNil(in.new))
+	case callApply:
+		b := NewBatch()
+		b.Put(key, []byte("the last one counts"))
+		b.Put(fmt.Appendf(nil, "beside %d", c.made%20), []byte(in.new))
+		if b.Put(key, []byte(in.new)); in.new == "" {
+			b.Delete(key)
+		}
+		err = c.db.Apply(b)
 	case callUpdate:
 		err = c.db.Update(key, func(old []byte) ([]byte, error) {
 			out.value = string(old)
@@ -216,23 +231,12 @@ func churn(db *DB, random *rand.Rand, stop <-chan struct{}) error {
 	}
 }
 
-// TestLinearizability has clients call everything on few keys, while others make the tables of the
-// same shards grow and their segments roll, and has porcupine look for an order that explains what
-// they saw. scripts/test.sh runs it with the race detector and FREYJA_POISON=1.
-func TestLinearizability(t *testing.T) {
-	t.Logf("poison: %v", mmapio.Poisoned())
-	seed := logSeed(t)
-	db := openStoreIn(t, fastDir(t), &Options{Shards: 2, SegmentSize: 64 << 10, Durability: Never, firstSegmentSize: 4 << 10})
-	const clients, keys = 6, 3
-	rounds, calls := atSize(50, 2000), 80
-
-	stop, churned := make(chan struct{}), make(chan error, 1)
-	go func() { churned <- churn(db, rand.New(rand.NewPCG(seed, 0)), stop) }()
-	defer func() {
-		close(stop)
-		require.NoError(t, <-churned)
-	}()
-	var hits atomic.Int64 // reads and swaps that met a value: a check of the test itself
+// callRounds has clients call everything on few keys, new ones each round, and has porcupine look for an order
+// that explains what they saw. It returns how many reads and swaps met a value.
+func callRounds(t *testing.T, db *DB, seed uint64, rounds int) {
+	t.Helper()
+	const clients, keys, calls = 6, 3, 80
+	hits := 0 // reads and swaps that met a value: a check of the test itself
 	for round := range rounds {
 		start, errs := time.Now(), make([]error, clients)
 		all := make([]*client, clients)
@@ -256,18 +260,117 @@ func TestLinearizability(t *testing.T) {
 			history = append(history, c.history...)
 			for _, op := range c.history {
 				if out := op.Output.(answer); out.ok || out.value != "" {
-					hits.Add(1)
+					hits++
 				}
 			}
 		}
 		requireLinearizable(t, history)
 	}
+	require.Greater(t, hits, rounds*clients*calls/8, "the calls hardly ever met a value")
+	t.Logf("%d calls, %d met a value", rounds*clients*calls, hits)
+}
+
+// beside runs functions until the test ends them, and then wants their errors to be nil.
+func beside(t *testing.T, fns ...func(stop <-chan struct{}) error) (end func()) {
+	stop, ended := make(chan struct{}), make(chan error, len(fns))
+	for _, fn := range fns {
+		go func() { ended <- fn(stop) }()
+	}
+	end = sync.OnceFunc(func() {
+		close(stop)
+		for range fns {
+			require.NoError(t, <-ended)
+		}
+	})
+	t.Cleanup(end)
+	return end
+}
+
+// until calls fn again and again.
+func until(fn func() error) func(stop <-chan struct{}) error {
+	return func(stop <-chan struct{}) error {
+		for {
+			select {
+			case <-stop:
+				return nil
+			default:
+			}
+			if err := fn(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// compactWithoutPause calls Compact again and again.
+func compactWithoutPause(db *DB) func(stop <-chan struct{}) error {
+	return until(func() error {
+		_, err := db.Compact(context.Background())
+		time.Sleep(100 * time.Microsecond)
+		return err
+	})
+}
+
+// TestLinearizability makes the index tables grow and the segments roll meanwhile. scripts/test.sh runs it
+// with the race detector and FREYJA_POISON=1.
+func TestLinearizability(t *testing.T) {
+	t.Logf("poison: %v", mmapio.Poisoned())
+	seed := logSeed(t)
+	db := openStoreIn(t, fastDir(t), &Options{Shards: 2, SegmentSize: 64 << 10, Durability: Never, firstSegmentSize: 4 << 10})
+	end := beside(t, func(stop <-chan struct{}) error { return churn(db, rand.New(rand.NewPCG(seed, 0)), stop) })
+	callRounds(t, db, seed, atSize(30, 1500))
+	end()
 	stats := db.Stats()
 	require.Positive(t, stats.IndexSwaps, "no index table was swapped meanwhile")
 	require.Positive(t, stats.SegmentRolls, "no segment was rolled meanwhile")
-	require.Greater(t, hits.Load(), int64(rounds*clients*calls/8), "the calls hardly ever met a value")
-	t.Logf("%d calls, %d met a value, %d index swaps, %d segment rolls",
-		rounds*clients*calls, hits.Load(), stats.IndexSwaps, stats.SegmentRolls)
+	t.Logf("%d index swaps, %d segment rolls", stats.IndexSwaps, stats.SegmentRolls)
+}
+
+// TestLinearizabilityBesideCompaction has segments of a few records, so that compaction moves what
+// is read and written all the time, and segment numbers come back; and snapshots, for which the writer
+// copies index pages.
+func TestLinearizabilityBesideCompaction(t *testing.T) {
+	t.Logf("poison: %v", mmapio.Poisoned())
+	seed := logSeed(t)
+	dir := fastDir(t)
+	opts := &Options{Shards: 2, SegmentSize: 512, Durability: Never, firstSegmentSize: 400}
+	db, err := Open(dir, opts)
+	require.NoError(t, err)
+	var held *Snapshot
+	end := beside(t, compactWithoutPause(db), until(func() error {
+		s, err := db.Snapshot()
+		if err != nil {
+			return err
+		}
+		if held != nil {
+			held.Close()
+		}
+		held = s
+		time.Sleep(200 * time.Microsecond)
+		return s.Scan(nil, func(_, _ []byte) error { return nil })
+	}), until(func() error {
+		runtime.GC() // which gives segment numbers back
+		time.Sleep(time.Millisecond)
+		return nil
+	}))
+	callRounds(t, db, seed, atSize(12, 1000))
+	end()
+	stats := db.Stats()
+	require.NoError(t, db.Close())
+	require.Positive(t, stats.Compactions, "nothing was compacted")
+	require.Positive(t, stats.CompactedBytes, "nothing was moved")
+	given := uint64(0)
+	for _, s := range db.shards {
+		given += numbersGiven(s)
+	}
+	require.Less(t, given, uint64(stats.SegmentRolls), "hardly any segment number was reused")
+	t.Logf("%d segment rolls, %d compactions, %d segment numbers, %d index swaps", stats.SegmentRolls, stats.Compactions, given, stats.IndexSwaps)
+	verifyStore(t, dir, opts, nil)
+}
+
+// numbersGiven is how many segment numbers a closed shard has ever given out for the first time.
+func numbersGiven(s *shard.Shard) uint64 {
+	return reflect.ValueOf(s).Elem().FieldByName("numbers").Elem().FieldByName("next").Uint()
 }
 
 // requireLinearizable fails with the calls on the key that no order explains.

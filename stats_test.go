@@ -189,3 +189,94 @@ func TestUsageAddsUp(t *testing.T) {
 	require.EqualValues(t, db.Len(), u.Keys)
 	require.LessOrEqual(t, u.LiveBytes+u.DeadBytes, u.DiskBytes)
 }
+
+// requireDiskBytes waits until the store's work in the background is done, and compares Usage with the files.
+func requireDiskBytes(t *testing.T, db *DB) {
+	t.Helper()
+	var u Usage
+	var disk int64
+	var segments int
+	require.True(t, eventually(func() (same bool) {
+		var err error
+		u = db.Usage()
+		disk, segments, err = shardFiles(db.dir)
+		require.NoError(t, err)
+		return u.DiskBytes == disk && u.Segments == segments
+	}), "%d files with %d bytes, and Usage says %+v", segments, disk, u)
+}
+
+// TestDiskBytesIsTheLengthOfTheFiles follows a store through its life.
+func TestDiskBytesIsTheLengthOfTheFiles(t *testing.T) {
+	random := rand.New(rand.NewPCG(logSeed(t), 0))
+	for _, auto := range []bool{false, true} {
+		opts := &Options{Shards: 2, SegmentSize: 64 << 10, Durability: Never, firstSegmentSize: 8 << 10, DisableAutoCompact: !auto}
+		dir := fastDir(t)
+		db := openStoreIn(t, dir, opts)
+		requireDiskBytes(t, db)
+		for round := range 3 {
+			for range 3000 {
+				key := fmt.Appendf(nil, "%d", random.IntN(500))
+				require.NoError(t, db.Put(key, make([]byte, random.IntN(200))))
+				if random.IntN(4) == 0 {
+					require.NoError(t, db.Delete(key))
+				}
+			}
+			requireDiskBytes(t, db)
+			_, err := db.Compact(t.Context())
+			require.NoError(t, err)
+			requireDiskBytes(t, db)
+			if round == 1 {
+				require.NoError(t, db.Put([]byte("large"), make([]byte, 300<<10)))
+				requireDiskBytes(t, db)
+			}
+			require.NoError(t, db.Close())
+			db = openStoreIn(t, dir, opts)
+			require.Equal(t, 2, db.Recovery().SavedIndexes, "the saved indexes were not used")
+			requireDiskBytes(t, db)
+			require.NoError(t, db.Put([]byte("one"), nil)) // which makes one of them out of date
+			requireDiskBytes(t, db)
+		}
+		require.NoError(t, db.Close())
+	}
+}
+
+// TestCompactionsAreCounted compares the counters with what Compact says it did, and that with the files.
+func TestCompactionsAreCounted(t *testing.T) {
+	opts := &Options{Shards: 2, SegmentSize: 16 << 10, Durability: Never, firstSegmentSize: 16 << 10, DisableAutoCompact: true}
+	db := openStoreIn(t, fastDir(t), opts)
+	var sum CompactStats
+	for range 3 {
+		for n := range 1000 {
+			require.NoError(t, db.Put(fmt.Appendf(nil, "%d", n%300), make([]byte, 100)))
+		}
+		for n := range 10 {
+			require.NoError(t, db.Delete(fmt.Appendf(nil, "%d", n)))
+		}
+		require.NoError(t, db.PutTTL([]byte("short"), nil, time.Nanosecond))
+		requireDiskBytes(t, db)
+		before := db.Usage()
+		c, err := db.Compact(t.Context())
+		require.NoError(t, err)
+		requireDiskBytes(t, db)
+		after := db.Usage()
+		require.Positive(t, c.Segments)
+		require.Positive(t, c.Outputs)
+		require.Positive(t, c.BytesReclaimed)
+		require.EqualValues(t, 10, c.Tombstones)
+		require.EqualValues(t, 1, c.Expired)
+		require.LessOrEqual(t, c.BytesReclaimed, before.DiskBytes-after.DiskBytes, "besides, the last segments were trimmed")
+		require.Zero(t, after.DeadBytes)
+		require.Equal(t, before.Keys-1, after.Keys, "the expired one")
+		sum.BytesCopied += c.BytesCopied
+		sum.BytesReclaimed += c.BytesReclaimed
+		stats := db.Stats()
+		require.Equal(t, sum.BytesCopied, stats.CompactedBytes)
+		require.Equal(t, sum.BytesReclaimed, stats.ReclaimedBytes)
+		require.Positive(t, stats.Compactions)
+	}
+	compactions := db.Stats().Compactions
+	c, err := db.Compact(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, c.Segments, "there is nothing to do")
+	require.Equal(t, compactions, db.Stats().Compactions)
+}

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -176,6 +178,12 @@ func stressWrite(db *DB, mine []*stressKey, others [][]byte, random *rand.Rand, 
 			}
 			continue
 		}
+		if random.IntN(8) == 0 {
+			if err := stressApply(db, mine, random); err != nil {
+				return err
+			}
+			continue
+		}
 		k := mine[random.IntN(len(mine))]
 		version := k.started.Load() + 1
 		k.started.Store(version)
@@ -194,23 +202,122 @@ func stressWrite(db *DB, mine []*stressKey, others [][]byte, random *rand.Rand, 
 	return nil
 }
 
-// TestStress reads from many goroutines while every shard is written to without pause. Nothing
-// may be returned that is torn, was never written, belongs to another key, or is older than what
-// was there when the read began or than what the same reader saw before.
+// stressApply writes the next version of several keys in one batch.
+func stressApply(db *DB, mine []*stressKey, random *rand.Rand) error {
+	b := NewBatch()
+	from := random.IntN(len(mine) - 5)
+	keys := mine[from : from+1+random.IntN(5)]
+	for _, k := range keys {
+		version := k.started.Add(1)
+		if version%deleteEvery == 0 {
+			b.Delete(k.key)
+		} else {
+			b.Put(k.key, stamp(nil, k.number, version))
+		}
+	}
+	if err := db.Apply(b); err != nil {
+		return err
+	}
+	for _, k := range keys {
+		k.landed.Store(k.started.Load())
+	}
+	return nil
+}
+
+// stressSnapshot reads all keys in a snapshot, in every way: each time it must have the same version, one
+// that was there between the moments before and after it was taken.
+func stressSnapshot(db *DB, keys []*stressKey, random *rand.Rand) error {
+	low, high := make([]uint64, len(keys)), make([]uint64, len(keys))
+	for i, k := range keys {
+		low[i] = k.landed.Load()
+	}
+	s, err := db.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for i, k := range keys {
+		high[i] = k.started.Load()
+	}
+	seen, err := stressScan(s, len(keys))
+	if err != nil {
+		return err
+	}
+	for i, version := range seen {
+		if version == 0 && low[i] > 0 && high[i]/deleteEvery*deleteEvery < low[i] || version != 0 && (version < low[i] || version > high[i]) {
+			return fmt.Errorf("key %d has version %d in a snapshot, not %d to %d", i, version, low[i], high[i])
+		}
+	}
+	same := func(i int, value []byte, ok bool) error {
+		version := uint64(0)
+		if ok {
+			if version, err = readStamp(value, keys[i].number); err != nil {
+				return err
+			}
+		}
+		if version != seen[i] {
+			return fmt.Errorf("key %d has version %d in a snapshot, and a scan of it found %d", i, version, seen[i])
+		}
+		return nil
+	}
+	many := make([][]byte, len(keys))
+	for i, k := range keys {
+		many[i] = k.key
+		value, err := s.Get(k.key)
+		if err != nil && !errors.Is(err, ErrKeyNotFound) {
+			return err
+		}
+		if err := same(i, value, err == nil); err != nil {
+			return err
+		}
+		if random.IntN(20) == 0 {
+			runtime.Gosched()
+		}
+	}
+	return s.GetMany(many, same)
+}
+
+// stressScan returns the versions of the first n stress keys in a snapshot, by number, 0 for those not there.
+// It checks every other key too: each is its own value.
+func stressScan(s *Snapshot, n int) ([]uint64, error) {
+	seen := make([]uint64, n)
+	err := s.Scan(nil, func(key, value []byte) error {
+		var number uint32
+		if _, err := fmt.Sscanf(string(key), "stress key %d", &number); err != nil {
+			if string(key) != string(value) {
+				return fmt.Errorf("key %q has the value %q", key, value)
+			}
+			return nil
+		}
+		version, err := readStamp(value, number)
+		switch {
+		case err != nil:
+			return err
+		case int(number) >= n || seen[number] != 0 || version%deleteEvery == 0:
+			return fmt.Errorf("key %d, version %d, is in a scan, after version %d", number, version, seen[number])
+		}
+		seen[number] = version
+		return nil
+	})
+	return seen, err
+}
+
+// TestStress reads from many goroutines while every shard is written to and compacted without pause, and
+// snapshots are taken. Nothing may be returned that is torn, was never written, belongs to another key,
+// or is older than what was there when the read began or than what the same reader saw before.
 func TestStress(t *testing.T) {
 	seed := logSeed(t)
-	const shards, readers, keysPerShard = 4, 6, 40
-	writes := atSize(120_000, 4_000_000)
-	db := openStoreIn(t, fastDir(t), &Options{Shards: shards, SegmentSize: 1 << 20, Durability: Never, firstSegmentSize: 16 << 10})
+	const shards, readers, keysPerShard = 4, 4, 40
+	writes := atSize(30_000, 4_000_000)
+	db := openStoreIn(t, fastDir(t), &Options{Shards: shards, SegmentSize: 1 << 20, Durability: Never, firstSegmentSize: 64 << 10})
 
 	var all []*stressKey
 	mine, others := make([][]*stressKey, shards), make([][][]byte, shards)
-	for n := uint32(0); len(all) < shards*keysPerShard; n++ {
+	for n := range uint32(shards * keysPerShard) {
 		k := &stressKey{number: n, key: fmt.Appendf(nil, "stress key %d", n)}
-		if s := db.hash(k.key) % shards; len(mine[s]) < keysPerShard {
-			mine[s] = append(mine[s], k)
-			all = append(all, k)
-		}
+		s := db.hash(k.key) % shards
+		mine[s] = append(mine[s], k)
+		all = append(all, k)
 	}
 	for n := range shards * 3000 {
 		key := fmt.Appendf(nil, "other %d", n)
@@ -236,12 +343,21 @@ func TestStress(t *testing.T) {
 			reads.Add(int64(r.reads))
 		})
 	}
+	snapshots, random := 0, rand.New(rand.NewPCG(seed, 1000))
+	end := beside(t, compactWithoutPause(db), until(func() error {
+		snapshots++
+		return stressSnapshot(db, all, random)
+	}))
 	writing.Wait()
 	done.Store(true)
 	reading.Wait()
+	end()
 	require.NoError(t, errors.Join(errs...))
 
 	stats := db.Stats()
+	t.Logf("%d snapshots, %d compactions copied %d bytes", snapshots, stats.Compactions, stats.CompactedBytes)
+	require.Positive(t, stats.CompactedBytes, "nothing was compacted")
+	require.Positive(t, snapshots)
 	t.Logf("%d reads checked beside %d writes, %d index swaps, %d segment rolls", reads.Load(), stats.Writes, stats.IndexSwaps, stats.SegmentRolls)
 	require.Positive(t, stats.IndexSwaps, "no index table was swapped")
 	require.Positive(t, stats.SegmentRolls, "no segment was rolled")
@@ -300,6 +416,14 @@ func TestOneWriterAtATime(t *testing.T) {
 // segments roll: a reader that finds nothing, however rarely, met a moment that must not be.
 func TestOverwritingNeverHidesAKey(t *testing.T) {
 	db := openStoreIn(t, fastDir(t), &Options{Shards: 1, SegmentSize: 1 << 20, Durability: Never, firstSegmentSize: 16 << 10})
+	beside(t, compactWithoutPause(db), until(func() error {
+		s, err := db.Snapshot()
+		if err == nil {
+			time.Sleep(time.Millisecond)
+			err = s.Close()
+		}
+		return err
+	}))
 	key := []byte("key")
 	require.NoError(t, db.Put(key, count(0)))
 	var done atomic.Bool
@@ -330,7 +454,7 @@ func TestOverwritingNeverHidesAKey(t *testing.T) {
 			}
 		})
 	}
-	for n := range uint64(atSize(400_000, 20_000_000)) {
+	for n := range uint64(atSize(100_000, 20_000_000)) {
 		if err := db.Put(key, count(n)); err != nil {
 			require.NoError(t, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 )
@@ -110,10 +111,7 @@ func decodeHead(value []byte) (entries []headEntry, ok bool) {
 // CheckBatch returns ErrBatchTooLarge if a part does not fit into a segment.
 func CheckBatch(parts []Part) error {
 	for i := range parts {
-		bytes := headSize(len(parts))
-		for j := range parts[i].Ops {
-			bytes += parts[i].Ops[j].size()
-		}
+		bytes := parts[i].size(len(parts))
 		if bytes > MaxSegmentSize && len(parts[i].Ops) > 1 {
 			return fmt.Errorf("%d bytes for shard %d, more than a segment's %d: %w",
 				bytes, parts[i].Shard.cfg.Shard, MaxSegmentSize, ErrBatchTooLarge)
@@ -131,13 +129,8 @@ func Apply(parts []Part) (wait []*Part, err error) {
 	if err := CheckBatch(parts); err != nil {
 		return nil, err
 	}
-	for i := range parts {
-		parts[i].Shard.admit(headSize(len(parts))) // which may wait, and so goes before the first lock
-	}
-	for i := range parts {
-		parts[i].Shard.lock()
-		defer parts[i].Shard.mu.Unlock()
-	}
+	lockForBatch(parts)
+	defer unlockBatch(parts)
 	for i := range parts {
 		p := &parts[i]
 		if err := guarded(p.plan); err != nil {
@@ -171,6 +164,37 @@ func Apply(parts []Part) (wait []*Part, err error) {
 	return append(written, idle...), nil
 }
 
+// admitTries is how often Apply looks for space in all shards at once: while it waits for one, writers may
+// take that of another.
+const admitTries = 16
+
+// lockForBatch takes the mutexes of all parts, when there is space for them. It holds none while it waits
+// for space.
+func lockForBatch(parts []Part) {
+	for range admitTries {
+		for i := range parts {
+			parts[i].Shard.lockToWrite(parts[i].size(len(parts)))
+			parts[i].Shard.mu.Unlock()
+		}
+		for i := range parts {
+			parts[i].Shard.lock()
+		}
+		if !slices.ContainsFunc(parts, func(p Part) bool { return p.Shard.mustWaitLocked(p.size(len(parts))) }) {
+			return
+		}
+		unlockBatch(parts)
+	}
+	for i := range parts {
+		parts[i].Shard.lock()
+	}
+}
+
+func unlockBatch(parts []Part) {
+	for i := range parts {
+		parts[i].Shard.mu.Unlock()
+	}
+}
+
 // plan makes room in the index and looks up what is there. Deletes of absent keys are left out. Holds mu.
 func (p *Part) plan() error {
 	s := p.Shard
@@ -180,6 +204,7 @@ func (p *Part) plan() error {
 	if err := s.reserveSlots(len(p.Ops)); err != nil {
 		return err
 	}
+	fresh := map[uint64]bool{} // hashes of the keys that the part brings, which lookup does not see yet
 	kept := p.Ops[:0]
 	for i := range p.Ops {
 		op := &p.Ops[i]
@@ -190,40 +215,21 @@ func (p *Part) plan() error {
 		if op.Delete && !old.ok {
 			continue
 		}
+		if !old.ok {
+			old.collides = old.collides || fresh[op.Hash]
+			fresh[op.Hash] = true
+		}
 		op.old = old
 		kept = append(kept, *op)
 	}
 	p.Ops = kept
-	p.markCollisions()
 	return nil
-}
-
-// markCollisions is for keys that come with the batch: each but the first with a hash collides with the
-// one before it, which lookup did not find in the index.
-func (p *Part) markCollisions() {
-	if len(p.Ops) < 2 {
-		return
-	}
-	come := make(map[uint64]struct{}, len(p.Ops))
-	for i := range p.Ops {
-		op := &p.Ops[i]
-		if op.old.ok {
-			continue
-		}
-		if _, ok := come[op.Hash]; ok {
-			op.old.collides = true
-		}
-		come[op.Hash] = struct{}{}
-	}
 }
 
 // makeRoomForBatch has room in the active segments of all parts. Holds their mutexes.
 func makeRoomForBatch(parts []*Part) error {
 	for _, p := range parts {
-		p.bytes = headSize(len(parts))
-		for i := range p.Ops {
-			p.bytes += p.Ops[i].size()
-		}
+		p.bytes = p.size(len(parts))
 		p.lastSeq = p.Shard.seq + 1 + uint64(len(p.Ops))
 		if err := p.Shard.makeRoom(p.bytes); err != nil {
 			return err
@@ -284,6 +290,9 @@ func (p *Part) commit() {
 	s.populateNext()
 	s.prepareAhead()
 }
+
+// size is the bytes that the part of a batch with so many parts takes.
+func (p *Part) size(parts int) int64 { return headSize(parts) + p.recordBytes() }
 
 func (p *Part) recordBytes() (n int64) {
 	for i := range p.Ops {

@@ -69,27 +69,42 @@ func (c *Compacted) Add(other Compacted) {
 // CompactOnce does one compaction if the shard's disk space asks for it, and reports whether it did.
 // When it cannot, for whatever reason, it lets the writers that wait for space go on.
 func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
-	s.compactMu.Lock()
-	defer s.compactMu.Unlock()
-	s.mu.Lock()
-	var victims []*segment
-	if !s.closed && s.cfg.Health.Err() == nil {
-		victims = s.victimsLocked()
-	}
-	s.mu.Unlock()
+	s.compactMu.lock()
+	defer s.compactMu.unlock()
+	victims, err := s.victims()
 	var result Compacted
 	if len(victims) > 0 {
 		result, err = s.compact(ctx, victims, func(int64) {})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	done = err == nil && result.Segments > 0
+	done = err == nil && result.BytesReclaimed > 0
 	s.space.stuck = !done
-	if !s.closed {
-		s.overBoundLocked()
-	}
+	// Without a wake: if it could help, its caller looks again by itself.
+	s.space.owed = !s.closed && s.bounded() && s.excessLocked(s.space.wanted, 0) > 0
 	s.endWaitingLocked()
 	return done, err
+}
+
+// victims is what CompactOnce is to take. If that is nothing, it may be for segments that the writer has
+// left and that are not sealed yet: then it sees to that first. Holds compactMu.
+func (s *Shard) victims() ([]*segment, error) {
+	for try := 0; ; try++ {
+		s.mu.Lock()
+		var victims []*segment
+		usable := s.writable() == nil
+		if usable {
+			victims = s.victimsLocked()
+		}
+		unsealed := len(s.rolled) > 0
+		s.mu.Unlock()
+		if !usable || len(victims) > 0 || !unsealed || try > 0 {
+			return victims, nil
+		}
+		if err := s.waitSealed(); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Compact frees the space of all records that are dead when it is called: it ends the active segment
@@ -99,20 +114,23 @@ func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
 // progress gets bytes of inputs as they are read, see CompactSize.
 func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compacted, error) {
 	var total Compacted
-	s.compactMu.Lock()
-	defer s.compactMu.Unlock()
+	if err := s.compactMu.lockUnless(ctx); err != nil {
+		return total, err
+	}
+	defer s.compactMu.unlock()
 	if err := s.sealForCompaction(); err != nil {
 		return total, err
 	}
 	s.mu.Lock()
 	horizon := s.nextID
 	s.mu.Unlock()
-	made := map[uint64]bool{}
+	made := map[uint64]bool{} // outputs that are worth another look once tombstones may go
+	wanted := func(seg *segment) bool {
+		return seg.id < horizon || made[seg.id] && seg.blockers == nil && seg.tombs > 0
+	}
 	var errs []error
 	for {
-		victims, err := s.nextVictims(func(seg *segment) bool {
-			return seg.id < horizon || made[seg.id] && seg.tombs > 0 && seg.blockers == nil
-		})
+		victims, err := s.nextVictims(wanted)
 		if err != nil || len(victims) == 0 {
 			return total, errors.Join(append(errs, err)...)
 		}
@@ -120,8 +138,10 @@ func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compac
 		total.Add(result)
 		switch {
 		case err == nil:
-			made[result.output] = true
-		case errors.Is(err, ErrCorrupt) && ctx.Err() == nil && s.anyDamaged(victims):
+			// Tombstones of two outputs may each be needed because of the other: a look that frees none
+			// is the last.
+			made[result.output] = result.Tombstones > 0 || victims[0].id < horizon
+		case ctx.Err() == nil && s.anyDamaged(victims):
 			errs = append(errs, err) // which is not met again
 		default:
 			return total, errors.Join(append(errs, err)...)
@@ -173,8 +193,16 @@ func (s *Shard) sealForCompaction() error {
 	if err != nil {
 		return err
 	}
+	return s.waitSealed()
+}
+
+// waitSealed returns when all segments that the writer has left are sealed.
+func (s *Shard) waitSealed() error {
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
+	if err := s.cfg.Health.Err(); err != nil {
+		return err
+	}
 	if err := s.sealLeft(); err != nil {
 		return s.syncFailed(err)
 	}
@@ -249,11 +277,19 @@ func (s *Shard) compact(ctx context.Context, inputs []*segment, progress func(in
 	defer context.AfterFunc(s.closing, cancel)()
 	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: time.Now().UnixNano()}
 	if err := c.run(); err != nil {
+		s.setPassing(0)
 		c.noteFault(err)
 		return Compacted{}, fmt.Errorf("compact shard %d: %w", s.cfg.Shard, faultError(err))
 	}
 	runtime.KeepAlive(inputs)
 	return c.result, nil
+}
+
+// setPassing says how long the files are that a compaction has besides those in the lists.
+func (s *Shard) setPassing(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.space.passing = bytes
 }
 
 func (c *compaction) run() error {
@@ -525,7 +561,7 @@ func (c *compaction) makeOutput() (err error) {
 	if c.tenancy, err = c.s.numbers.take(); err != nil {
 		return err
 	}
-	if err := c.write(); err != nil {
+	if err := c.write(size); err != nil {
 		return err
 	}
 	c.output.hint = c.s.tryWriteHint(c.output, c.hint)
@@ -536,11 +572,12 @@ func (c *compaction) makeOutput() (err error) {
 	return nil
 }
 
-// write makes the file of the output.
-func (c *compaction) write() error {
+// write makes the file of the output, with size bytes of records.
+func (c *compaction) write(size int64) error {
 	s := c.s
 	s.mu.Lock()
 	id := s.takeID()
+	s.space.passing = headerSize + size + hintSize(int64(len(c.copies)+len(c.deletes)), hintEntrySize+hintSeqSize, size)
 	s.mu.Unlock()
 	w, err := mmapio.NewWriter(s.cfg.segmentPath(id))
 	if err != nil {
@@ -553,7 +590,7 @@ func (c *compaction) write() error {
 	head.encode(page)
 	err = w.Append(page)
 	if err == nil {
-		err = guarded(func() error { return c.fill(w, id) })
+		err = guarded(func() error { return c.fill(w, size) })
 	}
 	crashpoint.At("compact.copied")
 	if err == nil {
@@ -596,15 +633,16 @@ func (c *compaction) open(id uint64) error {
 }
 
 // fill copies the records in the order of the inputs, and then the deletes.
-func (c *compaction) fill(w *mmapio.Writer, id uint64) error {
+func (c *compaction) fill(w *mmapio.Writer, size int64) error {
 	b := newHintBuilder(true)
-	next := int64(0)
+	allowed := b.h.end // up to where the pace lets it copy
 	for i := range c.copies {
-		if b.h.end >= next {
-			if err := c.s.cfg.Pace.wait(c.ctx, paceStep); err != nil {
+		if p := &c.copies[i]; b.h.end+p.size > allowed {
+			n := max(p.size, min(paceStep, headerSize+size-b.h.end))
+			if err := c.s.cfg.Pace.wait(c.ctx, n); err != nil {
 				return err
 			}
-			next = b.h.end + paceStep
+			allowed = b.h.end + n
 		}
 		p := &c.copies[i]
 		bytes := p.seg.bytes(p.offset + p.size)[p.offset:]
@@ -701,6 +739,7 @@ func (c *compaction) move() {
 	if c.output != nil {
 		s.publish(s.view.Load().with(c.output))
 		s.sealed = append(s.sealed, c.output)
+		s.space.passing = 0
 	}
 	pause := func(i int) {
 		if i%moveAtOnce == moveAtOnce-1 {
@@ -732,6 +771,7 @@ func (c *compaction) removeInputs() {
 	for _, seg := range c.inputs {
 		c.result.BytesReclaimed += seg.disk + seg.hint
 	}
+	s.space.passing = c.result.BytesReclaimed
 	if c.output != nil {
 		c.result.BytesReclaimed -= c.output.disk + c.output.hint
 		c.result.Outputs, c.result.output = 1, c.output.id
@@ -753,6 +793,7 @@ func (c *compaction) removeInputs() {
 		crashpoint.At("compact.removed")
 		s.remove(hintPath(seg.path))
 	}
+	s.setPassing(0)
 }
 
 // unblock says of a segment whose tombstones one of the inputs blocked that some of them may go now. If

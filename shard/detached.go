@@ -24,7 +24,7 @@ var detachedBytes atomic.Int64
 // reachable until the cleanup has run: were the counter a part of the shard, a shard that still referred
 // to the segment by any way would keep both for ever.
 func (s *Shard) detach(seg *segment) {
-	size := seg.size
+	size := seg.disk // which changes no more
 	s.detached.Add(size)
 	runtime.AddCleanup(seg.tenancy, func(n *atomic.Int64) { n.Add(-size) }, s.detached)
 	if n := detachedBytes.Add(size); n >= collectBytes && detachedBytes.CompareAndSwap(n, 0) {

@@ -24,7 +24,7 @@ type extracts struct {
 }
 
 // newExtracts makes a store in which each shard has segments of the log, of compaction, and one that rests.
-func newExtracts(t *testing.T, id byte) *extracts {
+func newExtracts(t testing.TB, id byte) *extracts {
 	l := &lone{t: t, dir: loneDir(t), mask: allHashes, listed: make([]Listed, 2), id: id}
 	require.NoError(t, l.open())
 	e := &extracts{want: []map[string]string{{}, {}}, hints: []int{0, 0}}
@@ -73,7 +73,7 @@ func (im image) with(name string, b []byte) image {
 }
 
 // open opens an image and compares what is in it.
-func (e *extracts) open(t *testing.T, im image, parent, what string) []Report {
+func (e *extracts) open(t testing.TB, im image, parent, what string) []Report {
 	l, err := im.restore(t, parent, allHashes)
 	require.NoError(t, err, what)
 	defer l.remove()

@@ -55,6 +55,7 @@ const (
 	hintBuckets    = 256
 	hintDirectory  = hintHeaderSize + (hintBuckets+1)*4 + 12 // offset of the entries
 	hintEntrySize  = 16
+	hintSeqSize    = 8
 )
 
 var (
@@ -185,6 +186,12 @@ func (c *Config) hintOf(seg *segment, end int64, verify bool) (*hint, error) {
 	}
 	runtime.KeepAlive(seg)
 	return b.finish(), nil
+}
+
+// hintSize is how long the hint file of a segment is that has so many records and bytes of them, with each
+// bytes of the hint for a record.
+func hintSize(records, each, bytes int64) int64 {
+	return hintDirectory + records*each + (headerSize+bytes)>>verifyPageShift + 1 + 4
 }
 
 // hintPath is the name of a segment's hint file.

@@ -29,6 +29,7 @@ type lone struct {
 	skip   bool  // open with SkipChecksum
 	refuse error // what Preparer gets from the manifest, in place of a listing
 	id     byte  // in the store id
+	size   int64 // of segments; 0 for loneSegment
 
 	mu     sync.Mutex
 	listed []Listed // guarded by mu; what the manifest says
@@ -71,7 +72,7 @@ func (l *lone) config(i int, preparer *Preparer, health *Health) Config {
 	listed.Segments = slices.Clone(listed.Segments)
 	return Config{
 		Dir: l.dir, StoreID: [16]byte{1, 2, 3, l.id}, Shard: i, Shards: len(l.listed), Listed: listed,
-		SegmentSize: loneSegment, FirstSegmentSize: loneSegment, SkipChecksum: l.skip,
+		SegmentSize: max(l.size, loneSegment), FirstSegmentSize: max(l.size, loneSegment), SkipChecksum: l.skip,
 		Drop: func(ids []uint64) error { return l.exchange(i, ids, nil, 0) },
 		Replace: func(gone, come []uint64, floor uint64) error {
 			return l.exchange(i, gone, come, floor)
@@ -221,6 +222,11 @@ func (im image) without(endings ...string) image {
 // restore writes an image into a new folder and opens it as a store of its own, which the caller closes
 // (remove).
 func (im image) restore(t testing.TB, parent string, mask uint64) (*lone, error) {
+	return im.restoreWith(t, parent, mask, func(*lone) {})
+}
+
+// restoreWith is restore for a store with other settings.
+func (im image) restoreWith(t testing.TB, parent string, mask uint64, set func(l *lone)) (*lone, error) {
 	dir, err := os.MkdirTemp(parent, "image-")
 	require.NoError(t, err)
 	for name, b := range im.files {
@@ -231,6 +237,7 @@ func (im image) restore(t testing.TB, parent string, mask uint64) (*lone, error)
 		m.Segments = slices.Clone(m.Segments)
 		l.listed = append(l.listed, m)
 	}
+	set(l)
 	return l, l.open()
 }
 
@@ -293,8 +300,8 @@ func (l *lone) compact(i int, chosen uint64) (Compacted, error) {
 		return Compacted{}, nil
 	}
 	s := l.shards[i]
-	s.compactMu.Lock()
-	defer s.compactMu.Unlock()
+	s.compactMu.lock()
+	defer s.compactMu.unlock()
 	return s.compact(context.Background(), inputs, func(int64) {})
 }
 

@@ -55,9 +55,12 @@ func (n *numbers) tryTake() *tenancy {
 	return n.tenancy(number)
 }
 
-// claim returns the tenancy of a number that a saved index used. Numbers below it that are not
-// claimed stay unused until giveBack.
+// claim returns the tenancy of a number that a saved index used, or nil for one that cannot be, or that is
+// claimed already. Numbers below it that are not claimed are free.
 func (n *numbers) claim(number uint64) *tenancy {
+	if number >= maxSegments {
+		return nil
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for ; n.next <= number; n.next++ {
@@ -69,7 +72,7 @@ func (n *numbers) claim(number uint64) *tenancy {
 			return n.tenancy(number)
 		}
 	}
-	return nil // claimed twice
+	return nil
 }
 
 func (n *numbers) tenancy(number uint64) *tenancy {

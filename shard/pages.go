@@ -21,7 +21,7 @@ type pages struct {
 
 	mu     sync.Mutex
 	starts []byte // guarded by mu; by page: where its first record begins, in units of recordAlign. nil: not loaded
-	failed bool   // guarded by mu: the records could not be followed to the end
+	failed bool   // guarded by mu: there is no hint, and what could be verified without is
 }
 
 const (
@@ -96,30 +96,23 @@ func (p *pages) verify(seg *segment, offset int64) {
 	p.set(page)
 }
 
-// scan verifies the whole segment, for want of a hint file that says where records begin. Holds mu.
+// scan verifies the segment from its beginning, for want of a hint file that says where records begin, up
+// to the first record that is damaged: if its length is, others lie where it seems to. Holds mu.
 func (p *pages) scan(seg *segment) {
-	p.failed = true // and so it stays if a fault ends the scan
+	p.failed = true // there is nothing to look for a second time
 	b := seg.bytes(p.end)
-	good, page := true, int64(headerSize>>verifyPageShift)
+	page := int64(headerSize >> verifyPageShift)
 	for at := int64(headerSize); at < p.end; {
 		for ; page < at>>verifyPageShift; page++ {
-			if good {
-				p.set(page)
-			}
-			good = true
+			p.set(page)
 		}
 		r, reason := decodeRecord(b[at:], true)
 		if reason != "" {
-			good = false
-			if r, reason = decodeRecord(b[at:], false); reason != "" {
-				return // where the next one begins is not known
-			}
+			return
 		}
 		at += r.size
 	}
-	if good {
-		p.set(page)
-	}
+	p.set(page)
 }
 
 // loadStarts returns where the first record of each page begins, from the segment's hint file; nil if

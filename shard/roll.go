@@ -34,6 +34,7 @@ func (s *Shard) roll(size int64) error {
 	s.leaveActive()
 	s.active = next
 	s.space.stuck = false
+	s.space.updated /= 2
 	s.dropSaved()
 	crashpoint.At("roll.rolled")
 	return nil
@@ -131,9 +132,10 @@ func (s *Shard) takeID() uint64 {
 // store thus has no segment it does not use. Holds mu.
 func (s *Shard) prepareAhead() {
 	if s.spare != nil || s.pending != nil || s.active.end-headerSize <= (s.active.size-headerSize)/2 ||
-		s.space.owed || s.overBoundLocked() {
+		s.space.owed || s.overBoundLocked(0) {
 		return
 	}
+	s.space.pending = headerSize + s.nextCap(0)
 	s.pending = s.cfg.Preparer.prepare(&s.cfg, s.takeID(), s.nextCap(0))
 }
 
@@ -159,8 +161,21 @@ func (s *Shard) collectPrepared() {
 	if s.pending == nil {
 		return
 	}
-	p := <-s.pending
-	s.pending = nil
+	s.keepPrepared(<-s.pending)
+}
+
+// pollPrepared is collectPrepared, but does not wait. Holds mu.
+func (s *Shard) pollPrepared() {
+	select {
+	case p := <-s.pending: // of nil there never is one
+		s.keepPrepared(p)
+	default:
+	}
+}
+
+// keepPrepared holds mu, or the shard is closed.
+func (s *Shard) keepPrepared(p prepared) {
+	s.pending, s.space.pending = nil, 0
 	if p.err != nil {
 		s.cfg.Logger.Warn("the next segment was not prepared ahead", "shard", s.cfg.Shard, "error", p.err)
 		return

@@ -198,6 +198,9 @@ func (r *Recovery) loadSaved(segs []*segment) bool {
 	r.s.publish(&view{})
 	r.s.numbers = &numbers{}
 	r.s.index = nil
+	if info, err := os.Stat(r.s.cfg.savedPath()); err == nil {
+		r.s.savedSize = info.Size()
+	}
 	return false
 }
 

@@ -142,9 +142,9 @@ func (c *Config) openSegment(id uint64) (*segment, error) {
 // sealed reports whether the segment takes no more records and all it has are on disk.
 func (seg *segment) sealed() bool { return seg.mark.state == stateSealed }
 
-// room is the number of bytes that records can still take.
+// room is the number of bytes that records can still take, 0 for no segment.
 func (seg *segment) room() int64 {
-	if seg.file == nil {
+	if seg == nil || seg.file == nil {
 		return 0
 	}
 	return seg.size - seg.end

@@ -166,7 +166,7 @@ type Shard struct {
 	numbers  *numbers      // of the segments
 	detached *atomic.Int64 // bytes of segment files removed and still mapped; not a part of Shard, see detach
 
-	compactMu sync.Mutex         // held by the one compaction under way; before syncMu
+	compactMu turn               // held by the one compaction under way; before syncMu
 	closing   context.Context    // done when Close wants the compaction to end
 	closeNow  context.CancelFunc // ends closing
 
@@ -239,6 +239,7 @@ func (s *Shard) Usage() Usage {
 	if s.closed {
 		return Usage{}
 	}
+	s.pollPrepared()
 	u := Usage{Keys: int64(s.index.Len()), LiveBytes: s.live, IndexBytes: s.index.Bytes(), DetachedBytes: s.detached.Load()}
 	now := time.Now().UnixNano()
 	for _, seg := range s.segmentsLocked() {
@@ -267,8 +268,8 @@ func (s *Shard) segmentsLocked() []*segment {
 // last reader is done. Closing again does nothing.
 func (s *Shard) Close() error {
 	s.closeNow()
-	s.compactMu.Lock()
-	defer s.compactMu.Unlock()
+	s.compactMu.lock()
+	defer s.compactMu.unlock()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -81,7 +81,8 @@ func lockAll(shards []*Shard) {
 			return
 		}
 		shards[taken].mu.Lock()
-		shards[taken].mu.Unlock() //nolint:staticcheck // to have waited for it is all there is to it
+		//lint:ignore SA2001 to have waited for it is all there is to it
+		shards[taken].mu.Unlock()
 		runtime.Gosched()
 	}
 	for _, s := range shards {

@@ -18,14 +18,17 @@ import (
 // Disk use grows where a segment is made: ahead of the writer, by the writer, by compaction. So that is
 // where the bound is held. A next segment that would pass it is not prepared; the shard owes space, and
 // compaction is asked for. If the active segment fills up before it has delivered, writers wait in
-// admit, without any lock, until it has, or until it says that it cannot: then the shard is stuck, and
-// writers go on past the bound rather than wait for ever, until the next roll tries again.
+// lockToWrite, without any lock, until it has, or until it says that it cannot: then the shard is stuck,
+// and writers go on past the bound rather than wait for ever, until the next roll tries again.
+//
+// What a next segment brings with it counts as well: the hint files of what is not sealed yet, and the
+// output of a compaction, which must fit beside its inputs or the space it frees could not be had.
 const (
 	spaceOver  = 0.2
 	spaceSmall = 0.6
 	spaceSlack = 4 // first segments
 	// spaceStart is how far below the bound compaction begins by itself, in parts of the live bytes.
-	spaceStart = 0.35
+	spaceStart = 0.2
 	// spaceLook is how long a waiting writer waits before it looks again by itself.
 	spaceLook = 100 * time.Millisecond
 	// spaceReserve: a writer waits when less than this part of the active segment is left.
@@ -37,11 +40,15 @@ type space struct {
 	owed     bool          // the next segment would pass the bound
 	stuck    bool          // compaction cannot help now
 	progress chan struct{} // closed when compaction has something to say; nil if nobody waits
+	wanted   int64         // largest write that waits, in bytes; compaction makes room for it
+	pending  int64         // length of the file under preparation
+	passing  int64         // length of the files of a compaction that no list has: its output before, its inputs after
+	updated  int64         // about the largest record that Update wrote lately
 }
 
 // diskLocked is the length of all files of the shard.
 func (s *Shard) diskLocked() int64 {
-	n := s.savedSize
+	n := s.savedSize + s.space.pending + s.space.passing
 	for _, seg := range s.segmentsLocked() {
 		n += seg.disk + seg.hint
 	}
@@ -60,14 +67,48 @@ func (s *Shard) boundLocked(less float64) int64 {
 	return int64(max(full, small) - less*float64(live))
 }
 
-// overBoundLocked decides whether a next segment would pass the bound, and sees to it if so.
-func (s *Shard) overBoundLocked() bool {
-	if !s.cfg.AutoCompact || s.cfg.DeadRatio >= 1 {
+// excessLocked is by how much the files would pass boundLocked(less) if there were a next segment, which
+// has room for a write of size bytes, and a compaction.
+func (s *Shard) excessLocked(size int64, less float64) int64 {
+	n := s.diskLocked()
+	for _, seg := range s.rolled {
+		n += s.hintGuessLocked(seg.total(), hintEntrySize)
+	}
+	if s.active != nil {
+		n += s.hintGuessLocked(s.active.size-headerSize, hintEntrySize)
+	}
+	next := max(size, s.nextCap(size))
+	if made := max(s.space.pending-headerSize, s.spare.room()); made < size || made == 0 {
+		n += headerSize + next
+	}
+	if output := min(s.outputSize(), s.live); output > 0 && s.space.passing == 0 {
+		n += headerSize + output + s.hintGuessLocked(output, hintEntrySize+hintSeqSize)
+	}
+	return n - s.boundLocked(less)
+}
+
+// hintGuessLocked is about how long the hint file of a segment with so many bytes of records will be, if
+// it has that much for each: they are taken to be as large as those there are.
+func (s *Shard) hintGuessLocked(bytes, each int64) int64 {
+	records, total := int64(s.index.Len()), s.live
+	if s.active != nil {
+		records += s.active.records
+		total += s.active.total()
+	}
+	return hintSize(bytes*records/max(total, 1), each, bytes)
+}
+
+// bounded reports whether there is a bound.
+func (s *Shard) bounded() bool { return s.cfg.AutoCompact && s.cfg.DeadRatio < 1 }
+
+// overBoundLocked decides whether a next segment, with room for a write of size bytes, would pass the
+// bound, and sees to it if so.
+func (s *Shard) overBoundLocked(size int64) bool {
+	if !s.bounded() {
 		return false
 	}
-	disk := s.diskLocked() + s.nextCap(0)
-	s.space.owed = disk > s.boundLocked(0)
-	if s.space.owed || disk > s.boundLocked(spaceStart) {
+	s.space.owed = s.excessLocked(size, 0) > 0
+	if s.space.owed || s.excessLocked(size, spaceStart) > 0 {
 		s.cfg.WakeCompaction()
 	}
 	return s.space.owed
@@ -82,29 +123,35 @@ func (seg *segment) expiredLive(now int64) int64 {
 	return int64(float64(seg.expiry.expired(now)) * float64(seg.live) / float64(seg.total()))
 }
 
-// lockToWrite takes the writer mutex for a write of about size bytes, when there is space for it.
+// lockToWrite takes the writer mutex for a write of size bytes, when there is space for it.
 func (s *Shard) lockToWrite(size int64) {
 	s.lock()
-	if s.space.owed {
+	if s.space.owed || s.active == nil || s.active.room() < size {
 		s.waitForSpace(size)
 	}
 }
 
-// admit is lockToWrite without keeping the mutex.
-func (s *Shard) admit(size int64) {
-	s.lockToWrite(size)
-	s.mu.Unlock()
+// lockToUpdate is lockToWrite for a write whose size is not known yet: it is taken to be as large as
+// others were, and at least least. If it is larger, one segment may pass the bound.
+func (s *Shard) lockToUpdate(least int64) {
+	s.lock()
+	if size := max(least, s.space.updated); s.space.owed || s.active == nil || s.active.room() < size {
+		s.waitForSpace(size)
+	}
 }
 
 // waitForSpace waits until a write of size bytes may go on. Holds mu before and after, not while it
 // waits.
 func (s *Shard) waitForSpace(size int64) {
+	if !s.mustWaitLocked(size) {
+		return
+	}
 	start := time.Now()
-	waited := false
-	for s.mustWaitLocked(size) {
+	for {
 		if s.space.progress == nil {
 			s.space.progress = make(chan struct{})
 		}
+		s.space.wanted = max(s.space.wanted, size)
 		progress := s.space.progress
 		s.cfg.WakeCompaction()
 		s.mu.Unlock()
@@ -113,22 +160,23 @@ func (s *Shard) waitForSpace(size int64) {
 		case <-time.After(spaceLook): // what ends a wait may come about without anybody telling
 		}
 		s.lock()
-		waited = true
+		if !s.mustWaitLocked(size) {
+			break
+		}
 	}
-	if waited {
-		s.counts.SpaceWaits++
-		s.counts.SpaceWaitedTime += time.Since(start)
-	}
+	s.counts.SpaceWaits++
+	s.counts.SpaceWaitedTime += time.Since(start)
 }
 
 func (s *Shard) mustWaitLocked(size int64) bool {
-	if !s.space.owed || s.space.stuck || s.closed || s.cfg.Health.Err() != nil || s.active == nil {
+	if s.space.stuck || s.closed || !s.bounded() || s.cfg.Health.Err() != nil {
 		return false
 	}
-	if s.active.room() >= max(size, (s.active.size-headerSize)/spaceReserve) {
+	if s.active != nil && s.active.room() >= size &&
+		(!s.space.owed || s.active.room() >= (s.active.size-headerSize)/spaceReserve) {
 		return false
 	}
-	return s.overBoundLocked()
+	return s.overBoundLocked(size)
 }
 
 // endWaitingLocked wakes the writers that wait for space.
@@ -136,12 +184,13 @@ func (s *Shard) endWaitingLocked() {
 	if s.space.progress != nil {
 		close(s.space.progress)
 		s.space.progress = nil
+		s.space.wanted = 0
 	}
 }
 
 // wakeCompactionLocked asks for compaction if there is something to do.
 func (s *Shard) wakeCompactionLocked() {
-	if s.cfg.AutoCompact && s.cfg.DeadRatio < 1 && s.diskLocked() > s.boundLocked(spaceStart) {
+	if s.bounded() && s.excessLocked(0, spaceStart) > 0 {
 		s.cfg.WakeCompaction()
 	}
 }

@@ -38,8 +38,7 @@ const (
 // first, until what they free brings the disk space below where compaction begins, or their live
 // records fill a segment. None if the space is in order, or if no segment is worth it.
 func (s *Shard) victimsLocked() []*segment {
-	disk := s.diskLocked() + s.nextCap(0)
-	excess := disk - s.boundLocked(spaceStart)
+	excess := s.excessLocked(s.space.wanted, spaceStart)
 	if excess <= 0 {
 		return nil
 	}
@@ -117,10 +116,10 @@ func (s *Shard) compactableLocked() []*segment {
 func (s *Shard) CompactionNeed() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || !s.cfg.AutoCompact || s.cfg.DeadRatio >= 1 || s.cfg.Health.Err() != nil {
+	if s.closed || !s.bounded() || s.cfg.Health.Err() != nil {
 		return 0
 	}
-	need := max(0, s.diskLocked()+s.nextCap(0)-s.boundLocked(spaceStart))
+	need := max(0, s.excessLocked(s.space.wanted, spaceStart))
 	if s.space.progress != nil {
 		need += 1 << 60
 	}

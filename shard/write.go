@@ -109,7 +109,7 @@ func (s *Shard) CompareAndSwap(key, want, value []byte, hash uint64) (seq uint64
 // runs. fn gets nil for an absent key, and deletes it by returning nil. An error of fn is
 // returned as it is and nothing is written. check is asked about a value before it is written.
 func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, error), check func(value []byte) error) (seq uint64, err error) {
-	s.lockToWrite(recordSize(len(key), 0, 0)) // how large the value will be is not known yet
+	s.lockToUpdate(recordSize(len(key), 0, 0))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
@@ -124,6 +124,7 @@ func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, err
 	if err := check(value); err != nil {
 		return 0, err
 	}
+	s.space.updated = max(s.space.updated, recordSize(len(key), len(value), 0))
 	return s.replace(key, value, hash, &old)
 }
 
@@ -181,10 +182,17 @@ func (s *Shard) reserveSlots(n int) error {
 func (s *Shard) lookup(key []byte, hash uint64) (f found, err error) {
 	v := s.view.Load()
 	for loc, pos := v.table.First(hash); loc != 0; loc, pos = v.table.Next(hash, pos) {
-		w := &v.segments[locationNumber(loc)]
+		number, offset := locationNumber(loc), uint64(locationOffset(loc))
+		if number >= uint64(len(v.segments)) || v.segments[number].seg == nil {
+			return found{}, s.missingSegment()
+		}
+		w := &v.segments[number]
+		if offset >= w.size {
+			return found{}, v.damaged(loc, "record lies outside its segment")
+		}
 		// What was not verified since it came from the disk is verified before it is believed.
-		verify := w.verified != nil && !pageVerified(w.verified, uint64(locationOffset(loc)))
-		r, reason := decodeRecord(w.seg.mapping.Bytes()[locationOffset(loc):], verify)
+		verify := w.verified != nil && !pageVerified(w.verified, offset)
+		r, reason := decodeRecord(w.seg.mapping.Bytes()[offset:], verify)
 		switch {
 		case reason != "":
 			return found{}, v.damaged(loc, reason)
