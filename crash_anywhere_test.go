@@ -30,14 +30,14 @@ func TestCrashAnywhere(t *testing.T) {
 	seed := logSeed(t)
 	w := watchCrashes(t, seed, atSize(12, 2))
 	steps := 0
-	for i := range atSize(5, 300) {
+	for i := range atSize(4, 300) {
 		c := rngChooser{crashRand(seed, uint64(1000+i))}
 		opts := programOptions(c)
 		if i%4 == 3 {
 			opts = hostile(c, opts)
 		}
 		p := newProgram(t, c, filepath.Join(fastDir(t), "store"), opts)
-		for range 45 {
+		for range 40 {
 			if c.IntN(6) == 0 {
 				w.tornStep(p)
 			} else {

@@ -115,7 +115,7 @@ func (w *crashWatch) check(p *program, im crashImage, during string, before, aft
 		w.checkAgain(p, next, what, ref)
 	}
 	q := &program{testingT: w.t, chooser: p.chooser, dir: dir, opts: p.opts, db: db, ref: ref, values: p.values}
-	if !long && p.choose(3, "goes on") > 0 {
+	if !long && p.choose(4, "goes on") > 0 {
 		require.NoError(w.t, db.Close(), what)
 		require.NoError(w.t, os.RemoveAll(dir), what)
 		return

@@ -24,7 +24,7 @@ func (c rapidChooser) choose(n int, what string) int {
 
 // checkPrograms runs random programs in stores with the options that options draws.
 func checkPrograms(t *testing.T, options func(c chooser) Options) {
-	setFlag(t, "rapid.checks", fmt.Sprint(atSize(25, 2000)))
+	setFlag(t, "rapid.checks", fmt.Sprint(atSize(20, 2000)))
 	setFlag(t, "rapid.steps", "60")
 	dir, n := fastDir(t), 0
 	rapid.Check(t, func(rt *rapid.T) {
