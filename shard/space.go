@@ -126,7 +126,7 @@ func (seg *segment) expiredLive(now int64) int64 {
 // lockToWrite takes the writer mutex for a write of size bytes, when there is space for it.
 func (s *Shard) lockToWrite(size int64) {
 	s.lock()
-	if s.space.owed || s.active == nil || s.active.room() < size {
+	if s.lacksSpaceLocked(size) {
 		s.waitForSpace(size)
 	}
 }
@@ -135,9 +135,15 @@ func (s *Shard) lockToWrite(size int64) {
 // others were, and at least least. If it is larger, one segment may pass the bound.
 func (s *Shard) lockToUpdate(least int64) {
 	s.lock()
-	if size := max(least, s.space.updated); s.space.owed || s.active == nil || s.active.room() < size {
+	if size := max(least, s.space.updated); s.lacksSpaceLocked(size) {
 		s.waitForSpace(size)
 	}
+}
+
+// lacksSpaceLocked reports whether a write of size bytes may have to wait. It is all that most writes pay.
+func (s *Shard) lacksSpaceLocked(size int64) bool {
+	// Of a closed shard, Close has the segments.
+	return !s.closed && (s.space.owed || s.active == nil || s.active.room() < size)
 }
 
 // waitForSpace waits until a write of size bytes may go on. Holds mu before and after, not while it
