@@ -95,8 +95,9 @@ type Options struct {
 	DisableAutoCompact bool
 	// CompactAtDeadRatio is the part of a shard's files that may be dead, 0 to 1; 0 means
 	// DefaultCompactAtDeadRatio. Compaction in the background, and in the end making writers wait, keep
-	// the files of each shard below live bytes times (1/(1-ratio) + 0.2), which is 2.2 times for 0.5; a
-	// shard with less than some 1.7 MiB of them may take 1 MiB more than 0.6 less times. A lower ratio takes less space and copies more. 1 is no bound.
+	// the files of each shard below live bytes times f = 1/(1-ratio) + 0.2, which is 2.2 for 0.5, or
+	// below live bytes times (f - 0.6) and 1 MiB, if that is more: in a shard with less than some 1.7
+	// MiB. A lower ratio takes less space and copies more. 1 is no bound.
 	CompactAtDeadRatio float64
 	// CompactBytesPerSecond bounds how fast compaction copies, over all shards; 0 is no bound. If it is
 	// too low for what is written, writers wait.
