@@ -68,8 +68,9 @@ func (db *DB) CompareAndSwap(key, old, new []byte) (swapped bool, err error) {
 
 // Update replaces the value of key by what fn returns for it. fn gets nil for an absent key, and
 // otherwise the value as it lies in the mapping, valid until fn returns; returning nil deletes
-// the key. fn is called once, while its shard takes no other write: it must be quick and must
-// not write to the store (that would wait for itself for ever). An error of fn is returned and
+// the key. fn is called once, while its shard takes no other write: it must be quick, and may
+// read keys of the store but call nothing else of it: writes, Snapshot, Scan, Stats and Usage take the
+// mutex that it is called under, and would wait for themselves for ever. An error of fn is returned and
 // nothing is written. A new record has no expiry. Other errors are those of Put.
 func (db *DB) Update(key []byte, fn func(old []byte) (new []byte, err error)) error {
 	if err := db.checkRecord(key, nil); err != nil {
