@@ -138,9 +138,9 @@ func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compac
 		total.Add(result)
 		switch {
 		case err == nil:
-			// Tombstones of two outputs may each be needed because of the other: a look that frees none
-			// is the last.
-			made[result.output] = result.Tombstones > 0 || victims[0].id < horizon
+			// It ends: an output is looked at again only if a record went in between (unblock), and those that
+			// can go were all there before the horizon.
+			made[result.output] = true
 		case ctx.Err() == nil && s.anyDamaged(victims):
 			errs = append(errs, err) // which is not met again
 		default:
