@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"strconv"
+	"strings"
 
 	"github.com/freyjadb/freyja/hashidx"
 )
@@ -89,7 +91,16 @@ func SegmentName(shard int, id uint64) string {
 
 // ParseSegmentName is the inverse of SegmentName; ok is false for any other name.
 func ParseSegmentName(name string) (shard int, id uint64, ok bool) {
-	if _, err := fmt.Sscanf(name, "%d-%d"+SegmentExt, &shard, &id); err != nil {
+	stem, ok := strings.CutSuffix(name, SegmentExt)
+	number, rest, found := strings.Cut(stem, "-")
+	if !ok || !found {
+		return 0, 0, false
+	}
+	shard, err := strconv.Atoi(number)
+	if err != nil {
+		return 0, 0, false
+	}
+	if id, err = strconv.ParseUint(rest, 10, 64); err != nil {
 		return 0, 0, false
 	}
 	return shard, id, shard >= 0 && name == SegmentName(shard, id)

@@ -58,10 +58,12 @@ func (f *Frozen) scanSpan(sp span, prefix []byte, fn func(Entry) error) error {
 			}
 			if r.kind == kindPut && bytes.HasPrefix(r.key, prefix) && !expiredAt(r.expiry, f.now) {
 				batch[n] = scanned{r, f.shard.cfg.Hash(r.key), at}
-				f.v.table.Touch(batch[n].hash)
 				n++
 			}
 			at += r.size
+		}
+		for i := range batch[:n] {
+			f.v.table.Touch(batch[i].hash) // nothing but loads: as many misses under way as fit the processor
 		}
 		for i := range batch[:n] {
 			r := &batch[i]
