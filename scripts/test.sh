@@ -3,7 +3,7 @@
 # tests with the race detector, the same again with released mappings made inaccessible, the
 # crash suites, and a short run of every fuzz target.
 #
-#   scripts/test.sh          what CI runs: about 6 minutes on 2 cores
+#   scripts/test.sh          what CI runs: about 20 minutes on 2 cores
 #   scripts/test.sh --long   the nightly sizes: more crash rounds, longer stress and fuzzing; hours
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
