@@ -55,7 +55,7 @@
 // A batch holds the writer mutexes of all shards it writes to, a snapshot those of all shards while
 // it freezes their indexes. A snapshot is a view with a frozen table; what it refers to stays mapped.
 //
-// # Compaction (compaction.go, victims.go, space.go)
+// # Compaction (compaction.go, tombstones.go, output.go, victims.go, space.go)
 //
 // Copies what is live in some sealed segments into a new one, moves the slots, and removes the old
 // ones, beside readers and writers. Writers wait for it where disk space would pass its bound.

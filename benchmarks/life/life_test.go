@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -38,14 +37,6 @@ func testLife(t *testing.T) *life {
 	values, err := workload.NewValues(40)
 	require.NoError(t, err)
 	return &life{Config: testConfig(t), values: values, out: &report.Life{}}
-}
-
-// skipIfMissing skips a test of a part that the store does not have yet.
-func skipIfMissing(t *testing.T, err error) {
-	t.Helper()
-	if err != nil && strings.Contains(err.Error(), "not there yet") {
-		t.Skip(err)
-	}
 }
 
 // TestParts runs each part alone: it measures what it should in each round, and removes its stores.
@@ -109,7 +100,6 @@ func TestParts(t *testing.T) {
 			left, readErr := os.ReadDir(c.Dir)
 			require.NoError(t, readErr)
 			require.Empty(t, left, "stores left behind")
-			skipIfMissing(t, err)
 			require.NoError(t, err)
 			require.Empty(t, out.Failed)
 			filled[part](t, &out)

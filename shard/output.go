@@ -1,0 +1,175 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+
+	"github.com/freyjadb/freyja/internal/crashpoint"
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// The output of a compaction (step 2 in compaction.go).
+
+// makeOutput is step 2. Without anything to keep there is no output.
+func (c *compaction) makeOutput() (err error) {
+	size := int64(0)
+	for i := range c.copies {
+		size += c.copies[i].size
+	}
+	for i := range c.deletes {
+		if c.deletes[i].blocked {
+			size += recordSize(len(c.deletes[i].key), 0, 0)
+		} else if !c.deletes[i].expired {
+			c.result.Tombstones++
+		}
+	}
+	if size == 0 {
+		return nil
+	}
+	if c.tenancy, err = c.s.numbers.take(); err != nil {
+		return err
+	}
+	if err := c.write(size); err != nil {
+		return err
+	}
+	c.output.hint = c.s.tryWriteHint(c.output, c.hint)
+	if err := mmapio.SyncDir(c.s.cfg.Dir); err != nil {
+		return errors.Join(err, c.discard())
+	}
+	crashpoint.At("compact.folder-synced")
+	return nil
+}
+
+// write makes the file of the output, with size bytes of records.
+func (c *compaction) write(size int64) error {
+	s := c.s
+	s.mu.Lock()
+	id := s.takeID()
+	s.space.passing = headerSize + size + hintSize(int64(len(c.copies)+len(c.deletes)), hintEntrySize+hintSeqSize, size)
+	s.mu.Unlock()
+	w, err := mmapio.NewWriter(s.cfg.segmentPath(id))
+	if err != nil {
+		return fmt.Errorf("create segment: %w", err)
+	}
+	crashpoint.At("compact.created")
+	head := s.cfg.header(id)
+	head.origin, head.nonce = originCompacted, rand.Uint64()
+	page := make([]byte, headerSize)
+	head.encode(page)
+	err = w.Append(page)
+	if err == nil {
+		err = guarded(func() error { return c.fill(w, size) })
+	}
+	crashpoint.At("compact.copied")
+	if err == nil {
+		// The mark is a promise that is kept before anything lists the segment: one sync does for both.
+		m := mark{generation: 1, end: c.hint.end, lastSeq: c.hint.lastSeq, state: stateSealed}
+		m.encode(page)
+		err = w.WriteHead(page)
+	}
+	if err == nil {
+		err = w.Finish()
+	}
+	if err == nil {
+		crashpoint.At("compact.sealed")
+		err = c.open(id)
+	}
+	if err != nil {
+		return errors.Join(err, w.Abort())
+	}
+	return nil
+}
+
+// open maps the output, whose file is complete.
+func (c *compaction) open(id uint64) error {
+	s := c.s
+	seg, err := s.cfg.openSegment(id)
+	if err != nil {
+		return err
+	}
+	seg.settleIn(c.tenancy)
+	seg.contents = c.hint.contents
+	seg.blockers = c.blockers
+	if err := seg.mapping.Populate(0, seg.size); err != nil {
+		s.cfg.Logger.Warn("pages of a compacted segment were not populated", "segment", seg.path, "error", err)
+	}
+	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil {
+		s.cfg.Logger.Warn("advice for a sealed segment was refused", "segment", seg.path, "error", err)
+	}
+	c.output = seg
+	return nil
+}
+
+// fill copies the records in the order of the inputs, and then the deletes.
+func (c *compaction) fill(w *mmapio.Writer, size int64) error {
+	b := newHintBuilder(true, len(c.copies)+len(c.deletes))
+	allowed := b.h.end // up to where the pace lets it copy
+	for i := range c.copies {
+		if p := &c.copies[i]; b.h.end+p.size > allowed {
+			n := max(p.size, min(paceStep, headerSize+size-b.h.end))
+			if err := c.s.cfg.Pace.wait(c.ctx, n); err != nil {
+				return err
+			}
+			allowed = b.h.end + n
+		}
+		p := &c.copies[i]
+		bytes := p.seg.bytes(p.offset + p.size)[p.offset:]
+		r, reason := decodeRecord(bytes, true)
+		if reason != "" {
+			return c.damaged(p.seg, p.offset, reason)
+		}
+		if p.seg.legacy {
+			r.flags |= flagCollides // for all that is known
+			bytes = make([]byte, r.size)
+			encodeRecord(bytes, r.kind, r.flags&^flagExpiry, r.seq, r.expiry, r.key, r.value)
+		}
+		if err := w.Append(bytes); err != nil {
+			return err
+		}
+		p.to = location(c.tenancy.number, b.h.end)
+		b.add(p.hash, &r)
+	}
+	for i := range c.deletes {
+		if d := &c.deletes[i]; d.blocked {
+			if err := c.fillDelete(b, w, d); err != nil {
+				return err
+			}
+		}
+	}
+	c.hint = b.finish()
+	c.result.BytesCopied = c.hint.total()
+	return nil
+}
+
+// fillDelete writes a delete in the place of one, or of a put that has expired.
+func (c *compaction) fillDelete(b *hintBuilder, w *mmapio.Writer, d *keptDelete) error {
+	old, reason := decodeRecord(d.seg.bytes(d.seg.end)[d.offset:], true)
+	if reason != "" {
+		return c.damaged(d.seg, d.offset, reason)
+	}
+	flags := old.flags & flagCollides
+	if d.seg.legacy {
+		flags = flagCollides
+	}
+	r := record{kind: kindDelete, flags: flags, seq: old.seq, key: old.key, size: recordSize(len(old.key), 0, 0)}
+	bytes := make([]byte, r.size)
+	encodeRecord(bytes, r.kind, r.flags, r.seq, 0, r.key, nil)
+	b.add(d.hash, &r)
+	return w.Append(bytes)
+}
+
+// discard removes an output that is not going to be used.
+func (c *compaction) discard() error {
+	if c.output == nil {
+		return nil
+	}
+	var errs []error
+	for _, path := range []string{c.output.path, hintPath(c.output.path)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
