@@ -165,9 +165,15 @@ func TestCompactionRestsWhenItCannotHelp(t *testing.T) {
 		defer db.compactor.mu.Unlock()
 		return db.compactor.idle[0]
 	}
+	require.NoError(t, db.Sync()) // seals what is left, which is a reason to look again
 	require.Eventually(t, idle, time.Minute, time.Millisecond)
+	// A wake that had been asked for before may still come; one that compaction itself asks for comes all the time.
+	busy := 0
 	for range 200 {
-		require.True(t, idle(), "it tries again and again")
+		if !idle() {
+			busy++
+		}
 		time.Sleep(time.Millisecond / 2)
 	}
+	require.LessOrEqual(t, busy, 10, "it tries again and again")
 }
