@@ -39,16 +39,9 @@ func (db *DB) Compact(ctx context.Context) (CompactStats, error) { return db.Com
 // grow.
 func (db *DB) CompactProgress(ctx context.Context, progress func(done, total int64)) (CompactStats, error) {
 	start := time.Now()
-	var total, done int64
+	m := meter{progress: progress}
 	for _, s := range db.shards {
-		total += s.CompactSize()
-	}
-	report := func(bytes int64) {
-		done += bytes
-		total = max(total, done)
-		if progress != nil {
-			progress(done, total)
-		}
+		m.total += s.CompactSize()
 	}
 	var sum shard.Compacted
 	var errs []error
@@ -56,7 +49,7 @@ func (db *DB) CompactProgress(ctx context.Context, progress func(done, total int
 		var compacted shard.Compacted
 		err := ctx.Err()
 		if err == nil {
-			compacted, err = s.Compact(ctx, report)
+			compacted, err = s.Compact(ctx, m.add)
 			sum.Add(compacted)
 		}
 		if err != nil {

@@ -42,7 +42,7 @@ type RepairReport struct {
 // ErrLocked, ErrFormat, that of ctx, and those of the file system: it needs about as much space as the
 // damaged segments have.
 func Repair(ctx context.Context, dir string, progress func(done, total int64)) (RepairReport, error) {
-	r := &repairer{ctx: ctx, dir: dir, progress: progress, start: time.Now()}
+	r := &repairer{ctx: ctx, dir: dir, meter: meter{progress: progress}, start: time.Now()}
 	err := r.run()
 	if err != nil {
 		err = fmt.Errorf("freyja: repair %q: %w", dir, err)
@@ -53,14 +53,13 @@ func Repair(ctx context.Context, dir string, progress func(done, total int64)) (
 
 // repairer is one Repair.
 type repairer struct {
-	ctx         context.Context
-	dir         string
-	progress    func(done, total int64)
-	start       time.Time
-	report      RepairReport
-	manifest    *manifest
-	rebuilt     []byte // the manifest that could not be used, nil if it could; empty if it was missing
-	done, total int64
+	ctx      context.Context
+	dir      string
+	meter    meter
+	start    time.Time
+	report   RepairReport
+	manifest *manifest
+	rebuilt  []byte // the manifest that could not be used, nil if it could; empty if it was missing
 }
 
 func (r *repairer) run() (err error) {
@@ -167,11 +166,10 @@ func (r *repairer) config(number int) shard.Config {
 // mend checks all shards and replaces what is not sound. With force, the ends of all logs are made anew.
 func (r *repairer) mend(force bool) error {
 	repairs := make([]*shard.Repair, len(r.manifest.shards))
-	r.total = r.segmentBytes()
-	r.done = 0
+	r.meter.total, r.meter.done = r.segmentBytes(), 0
 	sound := r.rebuilt == nil
 	for i := range repairs {
-		repairs[i] = shard.NewRepair(r.ctx, r.config(i), r.read)
+		repairs[i] = shard.NewRepair(r.ctx, r.config(i), r.meter.add)
 		if err := repairs[i].Check(); err != nil {
 			return err
 		}
@@ -215,14 +213,6 @@ func (r *repairer) segmentBytes() (n int64) {
 		}
 	}
 	return n
-}
-
-func (r *repairer) read(bytes int64) {
-	r.done += bytes
-	r.total = max(r.total, r.done)
-	if r.progress != nil {
-		r.progress(r.done, r.total)
-	}
 }
 
 // replace puts the sound store in the place of the damaged one.

@@ -35,23 +35,16 @@ type VerifyReport struct {
 // the disk if they are not in the page cache, and a snapshot of each shard while it is read.
 func (db *DB) Verify(ctx context.Context, progress func(done, total int64)) (VerifyReport, error) {
 	start := time.Now()
-	var done, total int64
+	m := meter{progress: progress}
 	for _, s := range db.shards {
-		total += s.VerifySize()
-	}
-	report := func(bytes int64) {
-		done += bytes
-		total = max(total, done)
-		if progress != nil {
-			progress(done, total)
-		}
+		m.total += s.VerifySize()
 	}
 	r := VerifyReport{Damages: db.verifyManifest()}
 	for _, s := range db.shards {
 		err := ctx.Err()
 		if err == nil {
 			var v shard.Verified
-			v, err = s.Verify(ctx, report)
+			v, err = s.Verify(ctx, m.add)
 			r.add(v)
 		}
 		if err != nil {
