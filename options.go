@@ -89,7 +89,8 @@ type Options struct {
 	ReadOnly bool
 	// SkipChecksumOnRead hands records out without verifying the checksum of what comes from a file
 	// (their structure is still checked): a disk's bit error in a value is then handed out as data.
-	// Records at the end of the log are always verified when the store is opened.
+	// Records at the end of the log, and those of segments without a usable hint file, are always verified
+	// when the store is opened.
 	SkipChecksumOnRead bool
 	// DisableAutoCompact leaves compaction to calls of Compact: disk space is then not bounded.
 	DisableAutoCompact bool

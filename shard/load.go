@@ -138,7 +138,8 @@ func (r *Recovery) loadHints(l *loader, arena *hintArena) error {
 func (r *Recovery) scanSealed(seg *segment) (*hint, error) {
 	r.report.Scanned++
 	r.advise(seg, mmapio.AdviceSequential)
-	h, err := r.s.cfg.hintOf(seg, seg.mark.end, !r.s.cfg.SkipChecksum)
+	// Verified whatever the options say: the hint is kept, and a key that is missing in it stays missing.
+	h, err := r.s.cfg.hintOf(seg, seg.mark.end, true)
 	if err != nil {
 		return nil, err
 	}
