@@ -163,10 +163,7 @@ func (db *DB) checkFolder() error {
 	case errors.Is(err, os.ErrNotExist) && db.opts.ReadOnly:
 		return fmt.Errorf("the folder is missing: %w", ErrNotStore)
 	case errors.Is(err, os.ErrNotExist):
-		if err := os.MkdirAll(db.dir, 0o755); err != nil {
-			return err
-		}
-		return mmapio.SyncDir(filepath.Dir(db.dir))
+		return mmapio.MakeFolder(db.dir, 0o755)
 	case err != nil:
 		return err
 	}
@@ -256,11 +253,30 @@ func (db *DB) createManifest(path string) (*manifest, error) {
 	if _, err := rand.Read(m.storeID[:]); err != nil {
 		return nil, err
 	}
+	if err := db.syncName(); err != nil {
+		return nil, fmt.Errorf("create store: %w", err)
+	}
 	if err := mmapio.WriteFileAtomic(path, m.encode()); err != nil {
 		return nil, fmt.Errorf("create store: %w", err)
 	}
 	db.recovery.Created = true
 	return m, nil
+}
+
+// syncName makes the name of the store's folder durable: whoever made it, an Open that was killed or the
+// user, need not have done so. A folder above it that may not be read is the business of who made it so.
+func (db *DB) syncName() error {
+	dir, err := filepath.Abs(db.dir)
+	if err != nil {
+		return err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return err
+	}
+	if err := mmapio.SyncDir(filepath.Dir(dir)); err != nil && !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	return nil
 }
 
 // shardConfig is the configuration of one shard.
@@ -360,7 +376,7 @@ func (db *DB) dropOrphans(m *manifest) error {
 			}
 		}
 		if shard.IsExtract(e.Name(), m.lists) && e.Type().IsRegular() {
-			if err := os.Remove(filepath.Join(db.dir, e.Name())); err != nil {
+			if err := mmapio.Remove(filepath.Join(db.dir, e.Name())); err != nil {
 				return err
 			}
 		}

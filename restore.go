@@ -178,7 +178,7 @@ func (t *restoreTarget) create() error {
 		}
 		t.made = append(t.made, dir)
 	}
-	if err := os.MkdirAll(parent, 0o755); err != nil {
+	if err := mmapio.MakeFolder(parent, 0o755); err != nil {
 		return err
 	}
 	var random [8]byte
@@ -187,14 +187,14 @@ func (t *restoreTarget) create() error {
 	}
 	tmp := fmt.Sprintf("%s.restore-%x", t.dir, random)
 	if t.exists { // a mount point cannot give way: better to know now than after hours
-		if err := os.Rename(t.dir, tmp); err != nil {
+		if err := mmapio.Rename(t.dir, tmp); err != nil {
 			return fmt.Errorf("the folder cannot be replaced: %w", err)
 		}
-		if err := os.Rename(tmp, t.dir); err != nil {
+		if err := mmapio.Rename(tmp, t.dir); err != nil {
 			return err
 		}
 	}
-	if err := os.Mkdir(tmp, t.mode|0o700); err != nil {
+	if err := mmapio.MakeFolder(tmp, t.mode|0o700); err != nil {
 		return err
 	}
 	t.tmp = tmp
@@ -207,16 +207,16 @@ func (t *restoreTarget) create() error {
 // move gives the store its place. After an error dir is as it was before.
 func (t *restoreTarget) move() error {
 	if t.exists { // renaming onto a folder is not possible everywhere
-		if err := os.Remove(t.dir); err != nil {
+		if err := mmapio.Remove(t.dir); err != nil {
 			return err
 		}
 	}
-	err := whenUnmapped(func() error { return os.Rename(t.tmp, t.dir) })
+	err := whenUnmapped(func() error { return mmapio.Rename(t.tmp, t.dir) })
 	if err == nil {
 		if err = t.sync(); err == nil {
 			return nil
 		}
-		err = errors.Join(err, os.Rename(t.dir, t.tmp))
+		err = errors.Join(err, mmapio.Rename(t.dir, t.tmp))
 	}
 	if t.exists {
 		err = errors.Join(err, t.putBack())

@@ -5,10 +5,13 @@ import (
 	"os"
 
 	"github.com/edsrzf/mmap-go"
+
+	"github.com/freyjadb/freyja/internal/ioevent"
 )
 
-// The calls to the operating system that open, change, map or sync files, this file's and its
-// neighbours' disk_*.go. They return bare errors; their callers add verb, path and offset.
+// The calls to the operating system that open, change, map or sync files. This file has what the package
+// uses, each with its event (package ioevent); what differs between systems is in disk_*.go, as sysReserve,
+// sysSyncRange and so on. They return bare errors; their callers add verb, path and offset.
 
 const (
 	// maxLength is the longest mapping in bytes, rounded to pages: what an int counts.
@@ -28,20 +31,95 @@ var pageSize = int64(os.Getpagesize())
 func roundDown(n int64) int64 { return n &^ (pageSize - 1) }
 func roundUp(n int64) int64   { return roundDown(n + pageSize - 1) }
 
-func diskOpen(path string, flag int) (*os.File, error) { return os.OpenFile(path, flag, fileMode) }
+func diskOpen(path string, flag int) (*os.File, error) {
+	e := ioevent.Event{Op: ioevent.Open, Path: path}
+	if flag&os.O_CREATE != 0 {
+		e.Op = ioevent.Create
+	}
+	if err := ioevent.Before(e); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, flag, fileMode)
+}
 
-func diskRemove(path string) error { return os.Remove(path) }
+func diskRemove(path string) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.Remove, Path: path}); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
 
-func diskRename(from, to string) error { return os.Rename(from, to) }
+func diskRename(from, to string) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.Rename, Path: from, To: to}); err != nil {
+		return err
+	}
+	return os.Rename(from, to)
+}
 
-func diskTruncate(file *os.File, length int64) error { return file.Truncate(length) }
+func diskMakeDir(path string, mode os.FileMode) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.MakeDir, Path: path}); err != nil {
+		return err
+	}
+	return os.Mkdir(path, mode)
+}
+
+func diskTruncate(file *os.File, length int64) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.Truncate, Path: file.Name(), Length: length}); err != nil {
+		return err
+	}
+	return file.Truncate(length)
+}
 
 // diskSync waits until the file's content and length are on the medium; on darwin os.File.Sync is
 // F_FULLFSYNC, on windows FlushFileBuffers.
-func diskSync(file *os.File) error { return file.Sync() }
+func diskSync(file *os.File) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.Sync, Path: file.Name()}); err != nil {
+		return err
+	}
+	return file.Sync()
+}
+
+// diskSyncRange waits until whole pages of f's writable mapping are on the medium.
+func diskSyncRange(f *File, pages []byte, from int64) error {
+	e := ioevent.Event{Op: ioevent.SyncRange, Path: f.path, Offset: from, Length: int64(len(pages))}
+	if err := ioevent.Before(e); err != nil {
+		return err
+	}
+	return sysSyncRange(f, pages)
+}
+
+// diskSyncDir syncs a folder, where the system and the file system can.
+func diskSyncDir(dir string) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.SyncDir, Path: dir}); err != nil {
+		return err
+	}
+	return sysSyncDir(dir)
+}
+
+// diskReserve gives [from, to) of a file its blocks and extends its length to cover it; bytes already
+// there keep their values. The error is errors.ErrUnsupported where the file system cannot.
+func diskReserve(file *os.File, from, to int64) error {
+	e := ioevent.Event{Op: ioevent.Reserve, Path: file.Name(), Offset: from, Length: to - from}
+	if err := ioevent.Before(e); err != nil {
+		return err
+	}
+	return sysReserve(file, from, to)
+}
+
+// diskPopulate faults pages of f's writable mapping in for writing, and returns how many bytes it got through.
+func diskPopulate(f *File, pages []byte, from int64) (int64, error) {
+	e := ioevent.Event{Op: ioevent.Populate, Path: f.path, Offset: from, Length: int64(len(pages))}
+	if err := ioevent.Before(e); err != nil {
+		return 0, err
+	}
+	return sysPopulate(pages)
+}
 
 // diskMap maps the first length bytes of file, shared.
 func diskMap(file *os.File, length int64, writable bool) (mmap.MMap, error) {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.Map, Path: file.Name(), Length: length}); err != nil {
+		return nil, err
+	}
 	prot := mmap.RDONLY
 	if writable {
 		prot = mmap.RDWR
@@ -55,7 +133,11 @@ func diskUnmap(data mmap.MMap) error { return data.Unmap() }
 
 // diskWrite writes all of data at an offset.
 func diskWrite(file *os.File, data []byte, offset int64) error {
-	if err := diskLimit(offset + int64(len(data))); err != nil {
+	if err := sysLimit(offset + int64(len(data))); err != nil {
+		return err
+	}
+	e := ioevent.Event{Op: ioevent.Write, Path: file.Name(), Offset: offset, Length: int64(len(data))}
+	if err := ioevent.Before(e); err != nil {
 		return err
 	}
 	_, err := file.WriteAt(data, offset)

@@ -10,10 +10,10 @@ import (
 
 const poisonFlags = 0
 
-// diskReserve gives the end of a file its blocks and extends its length to cover [from, to). What lies
+// sysReserve gives the end of a file its blocks and extends its length to cover [from, to). What lies
 // below the file's end is left as it is: APFS cannot fill holes without writing. The error is
 // errors.ErrUnsupported where the file system cannot reserve.
-func diskReserve(file *os.File, from, to int64) error {
+func sysReserve(file *os.File, from, to int64) error {
 	info, err := file.Stat()
 	if err != nil {
 		return err
@@ -33,6 +33,6 @@ func diskReserve(file *os.File, from, to int64) error {
 	return diskTruncate(file, to)
 }
 
-func diskPopulate(pages []byte) (int64, error) { return int64(len(pages)), nil }
+func sysPopulate(pages []byte) (int64, error) { return int64(len(pages)), nil }
 
-func diskPopulateRead([]byte) error { return nil }
+func sysPopulateRead([]byte) error { return nil }

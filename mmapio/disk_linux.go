@@ -14,9 +14,9 @@ const poisonFlags = unix.MAP_NORESERVE
 // fallocate is a variable so that tests can be a file system that has none.
 var fallocate = unix.Fallocate
 
-// diskReserve gives [from, to) of a file its blocks and extends its length to cover it; bytes already
+// sysReserve gives [from, to) of a file its blocks and extends its length to cover it; bytes already
 // there keep their values. The error is errors.ErrUnsupported where the file system cannot.
-func diskReserve(file *os.File, from, to int64) error {
+func sysReserve(file *os.File, from, to int64) error {
 	for from < to {
 		n := min(reserveStep, to-from)
 		err := retry(func() error { return fallocate(int(file.Fd()), 0, from, n) })
@@ -31,15 +31,15 @@ func diskReserve(file *os.File, from, to int64) error {
 	return nil
 }
 
-// diskPopulateRead faults pages in for reading. Kernels before 5.14 say EINVAL.
-func diskPopulateRead(pages []byte) error {
+// sysPopulateRead faults pages in for reading. Kernels before 5.14 say EINVAL.
+func sysPopulateRead(pages []byte) error {
 	_, err := populate(pages, unix.MADV_POPULATE_READ)
 	return err
 }
 
-// diskPopulate faults pages in for writing, and returns how many bytes it got through. Kernels before
+// sysPopulate faults pages in for writing, and returns how many bytes it got through. Kernels before
 // 5.14 say EINVAL: then the writer's own stores fault the pages in.
-func diskPopulate(pages []byte) (int64, error) { return populate(pages, unix.MADV_POPULATE_WRITE) }
+func sysPopulate(pages []byte) (int64, error) { return populate(pages, unix.MADV_POPULATE_WRITE) }
 
 func populate(pages []byte, advice int) (done int64, err error) {
 	for done < int64(len(pages)) {

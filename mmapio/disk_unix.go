@@ -29,9 +29,9 @@ func retry(call func() error) error {
 	}
 }
 
-// diskLimit returns EFBIG for a file length beyond the process's limit. Asking first matters: going
+// sysLimit returns EFBIG for a file length beyond the process's limit. Asking first matters: going
 // beyond it raises SIGXFSZ, and that ends a Go process.
-func diskLimit(length int64) error {
+func sysLimit(length int64) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err == nil && uint64(length) > uint64(limit.Cur) {
 		return unix.EFBIG
@@ -39,9 +39,9 @@ func diskLimit(length int64) error {
 	return nil
 }
 
-// diskSyncRange waits until whole pages of f's writable mapping are on the medium. On linux MS_SYNC is
+// sysSyncRange waits until whole pages of f's writable mapping are on the medium. On linux MS_SYNC is
 // an fsync of the range, the disk's cache included; darwin needs F_FULLFSYNC for the latter.
-func diskSyncRange(f *File, pages []byte) error {
+func sysSyncRange(f *File, pages []byte) error {
 	if err := retry(func() error { return unix.Msync(pages, unix.MS_SYNC) }); err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func diskSyncRange(f *File, pages []byte) error {
 	return diskSync(file)
 }
 
-func diskAdvise(data []byte, a Advice) error {
+func sysAdvise(data []byte, a Advice) error {
 	advice := [...]int{
 		AdviceNormal:     unix.MADV_NORMAL,
 		AdviceRandom:     unix.MADV_RANDOM,
@@ -66,18 +66,18 @@ func diskAdvise(data []byte, a Advice) error {
 	return retry(func() error { return unix.Madvise(data, advice) })
 }
 
-// diskPoison puts an inaccessible anonymous mapping in the place of data, in one step: the address is
+// sysPoison puts an inaccessible anonymous mapping in the place of data, in one step: the address is
 // never free in between, and never afterwards. The file is let go of, as by unmapping. What mmap-go and
 // x/sys know of data stays, so nobody can unmap it by mistake.
-func diskPoison(data []byte) error {
+func sysPoison(data []byte) error {
 	_, err := unix.MmapPtr(-1, 0, unsafe.Pointer(unsafe.SliceData(data)), uintptr(len(data)),
 		unix.PROT_NONE, unix.MAP_FIXED|unix.MAP_PRIVATE|unix.MAP_ANON|poisonFlags)
 	return err
 }
 
-// diskSyncDir syncs a folder; file systems that know no such thing say EINVAL or that it is unsupported.
-func diskSyncDir(dir string) error {
-	folder, err := diskOpen(dir, os.O_RDONLY)
+// sysSyncDir syncs a folder; file systems that know no such thing say EINVAL or that it is unsupported.
+func sysSyncDir(dir string) error {
+	folder, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func diskSyncDir(dir string) error {
 	return err
 }
 
-func diskLock(file *os.File, exclusive bool) error {
+func sysLock(file *os.File, exclusive bool) error {
 	how := unix.LOCK_SH
 	if exclusive {
 		how = unix.LOCK_EX
@@ -101,7 +101,7 @@ func diskLock(file *os.File, exclusive bool) error {
 	return err
 }
 
-func diskUnlock(file *os.File) error {
+func sysUnlock(file *os.File) error {
 	return retry(func() error { return unix.Flock(int(file.Fd()), unix.LOCK_UN) })
 }
 

@@ -20,11 +20,11 @@ const (
 // content is to stay readable.
 const lockOffsetHigh = 1 << 30
 
-func diskLimit(int64) error { return nil }
+func sysLimit(int64) error { return nil }
 
-// diskReserve extends the file's length to cover [from, to): NTFS has the clusters of a file that is
+// sysReserve extends the file's length to cover [from, to): NTFS has the clusters of a file that is
 // not sparse once its end is set, or says ERROR_DISK_FULL.
-func diskReserve(file *os.File, from, to int64) error {
+func sysReserve(file *os.File, from, to int64) error {
 	info, err := file.Stat()
 	if err != nil || info.Size() >= to {
 		return err
@@ -32,9 +32,9 @@ func diskReserve(file *os.File, from, to int64) error {
 	return diskTruncate(file, to)
 }
 
-func diskPopulate(pages []byte) (int64, error) { return int64(len(pages)), nil }
+func sysPopulate(pages []byte) (int64, error) { return int64(len(pages)), nil }
 
-func diskSyncRange(f *File, pages []byte) error {
+func sysSyncRange(f *File, pages []byte) error {
 	address := uintptr(unsafe.Pointer(unsafe.SliceData(pages)))
 	if err := windows.FlushViewOfFile(address, uintptr(len(pages))); err != nil {
 		return err
@@ -42,16 +42,16 @@ func diskSyncRange(f *File, pages []byte) error {
 	return diskSync(f.handle)
 }
 
-func diskAdvise([]byte, Advice) error { return nil }
+func sysAdvise([]byte, Advice) error { return nil }
 
-// diskPoison unmaps: an address cannot be kept from reuse in one step here.
-func diskPoison(data []byte) error { return diskUnmap(data) }
+// sysPoison unmaps: an address cannot be kept from reuse in one step here.
+func sysPoison(data []byte) error { return diskUnmap(data) }
 
-func diskSyncDir(string) error { return nil }
+func sysSyncDir(string) error { return nil }
 
 func lockRange() *windows.Overlapped { return &windows.Overlapped{OffsetHigh: lockOffsetHigh} }
 
-func diskLock(file *os.File, exclusive bool) error {
+func sysLock(file *os.File, exclusive bool) error {
 	flags := uint32(windows.LOCKFILE_FAIL_IMMEDIATELY)
 	if exclusive {
 		flags |= windows.LOCKFILE_EXCLUSIVE_LOCK
@@ -63,7 +63,7 @@ func diskLock(file *os.File, exclusive bool) error {
 	return err
 }
 
-func diskUnlock(file *os.File) error {
+func sysUnlock(file *os.File) error {
 	return windows.UnlockFileEx(windows.Handle(file.Fd()), 0, 1, 0, lockRange())
 }
 
@@ -72,4 +72,4 @@ func isReadOnlyFS(err error) bool {
 	return ok && errno == windows.ERROR_WRITE_PROTECT
 }
 
-func diskPopulateRead([]byte) error { return nil }
+func sysPopulateRead([]byte) error { return nil }

@@ -34,7 +34,7 @@ func WriteFileAtomic(path string, data []byte) error {
 	}
 	if err := diskRename(tmp, path); err != nil {
 		err = fmt.Errorf("mmapio: rename %q to %q: %w", tmp, path, cause(err))
-		return errors.Join(err, removeLeft(tmp))
+		return errors.Join(err, Remove(tmp))
 	}
 	if err := SyncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("%w: %w", ErrReplaced, err)
@@ -57,17 +57,51 @@ func writeSynced(path string, data []byte) error {
 	}
 	if err != nil {
 		err = fmt.Errorf("mmapio: write %q: %w", path, cause(err))
-		return errors.Join(err, removeLeft(path))
+		return errors.Join(err, Remove(path))
 	}
 	return nil
 }
 
-// removeLeft removes a file that an error left over.
-func removeLeft(path string) error {
+// Remove removes the file, or the empty folder, at path; one already gone is no error. The removal is
+// durable after a SyncDir of its folder. Errors wrap the system's.
+func Remove(path string) error {
 	if err := diskRemove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("mmapio: remove %q: %w", path, cause(err))
 	}
 	return nil
+}
+
+// Rename gives what is at from the name to, and replaces a file that has it. It is durable after a SyncDir of
+// the folders of both. Errors wrap the system's.
+func Rename(from, to string) error {
+	if err := diskRename(from, to); err != nil {
+		return fmt.Errorf("mmapio: rename %q to %q: %w", from, to, cause(err))
+	}
+	return nil
+}
+
+// MakeFolder makes a folder, and those above it that are missing, with permissions mode before the umask.
+// When it returns nil their names are durable. One that is there is no error. After an error some may be
+// there. Errors wrap the system's.
+func MakeFolder(path string, mode os.FileMode) error {
+	if isFolder(path) {
+		return nil
+	}
+	parent := filepath.Dir(path)
+	if parent != path {
+		if err := MakeFolder(parent, mode); err != nil {
+			return err
+		}
+	}
+	if err := diskMakeDir(path, mode); err != nil && !isFolder(path) { // or somebody else was faster
+		return fmt.Errorf("mmapio: make folder %q: %w", path, cause(err))
+	}
+	return SyncDir(parent)
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // WriteFileUnsynced replaces the file at path as WriteFileAtomic does, but syncs nothing: a reader
@@ -83,7 +117,7 @@ func WriteFileUnsynced(path string, parts ...[]byte) error {
 		}
 	}
 	err = fmt.Errorf("mmapio: write %q: %w", path, cause(err))
-	return errors.Join(err, removeLeft(tmp))
+	return errors.Join(err, Remove(tmp))
 }
 
 func writeParts(path string, parts [][]byte) error {

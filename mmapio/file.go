@@ -124,7 +124,7 @@ func reserve(file *os.File, path string, have, size int64) error {
 	if have == size {
 		return nil
 	}
-	err := diskLimit(size)
+	err := sysLimit(size)
 	if err == nil {
 		err = diskReserve(file, have, size)
 	}
@@ -194,7 +194,7 @@ func (f *File) Populate(from, to int64) error {
 	if err != nil {
 		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.path, from, err)
 	}
-	if n, err := diskPopulate(part); err != nil {
+	if n, err := diskPopulate(f, part, roundDown(from)); err != nil {
 		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.path, roundDown(from)+n, err)
 	}
 	return nil
@@ -208,7 +208,7 @@ func (f *File) Populate(from, to int64) error {
 func (f *File) Sync(from, to int64) error {
 	part, err := f.pages(from, to)
 	if err == nil && len(part) > 0 {
-		if err = diskSyncRange(f, part); err == nil {
+		if err = diskSyncRange(f, part, roundDown(from)); err == nil {
 			err = f.checkLength()
 		}
 	}

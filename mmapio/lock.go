@@ -29,7 +29,7 @@ func Lock(path string, exclusive bool) (*LockFile, error) {
 		}
 		return nil, fmt.Errorf("mmapio: open lock %q: %w", path, cause(err))
 	}
-	if err := diskLock(file, exclusive); err != nil {
+	if err := sysLock(file, exclusive); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("mmapio: lock %q: %w", path, err)
 	}
@@ -74,7 +74,7 @@ func (l *LockFile) Unlock() error {
 	file := l.file
 	l.file = nil
 	// Unlocked before it is closed: a child process between fork and exec still has the descriptor.
-	err := diskUnlock(file)
+	err := sysUnlock(file)
 	if closeErr := file.Close(); err == nil {
 		err = closeErr
 	}

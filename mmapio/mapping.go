@@ -96,7 +96,7 @@ func (m *Mapping) Advise(a Advice) error {
 	if a < AdviceNormal || a > AdviceWillNeed {
 		return fmt.Errorf("mmapio: advise %q: advice %d: %w", m.path, a, os.ErrInvalid)
 	}
-	err := diskAdvise(m.data, a)
+	err := sysAdvise(m.data, a)
 	runtime.KeepAlive(m)
 	if err != nil {
 		return fmt.Errorf("mmapio: advise %q: %w", m.path, err)
@@ -115,7 +115,7 @@ func (m *Mapping) Populate(from, to int64) error {
 	if from == to {
 		return nil
 	}
-	err := diskPopulateRead(m.data[roundDown(from):min(roundUp(to), int64(len(m.data)))])
+	err := sysPopulateRead(m.data[roundDown(from):min(roundUp(to), int64(len(m.data)))])
 	runtime.KeepAlive(m)
 	if err != nil {
 		return fmt.Errorf("mmapio: populate %q at offset %d: %w", m.path, from, err)

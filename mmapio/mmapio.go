@@ -68,7 +68,8 @@
 // sealed or closed. Paths must therefore stay valid: a File must not be renamed while it is open.
 //
 // Every call to the operating system that changes or maps a file is in the disk*.go files, and only
-// there.
+// there. Each says so before it is made (package ioevent), which is how tests take the power away or let
+// the n-th call fail.
 package mmapio
 
 import (

@@ -72,7 +72,7 @@ func (g *registry) release(r *region) error {
 		return fmt.Errorf("mmapio: unmap %q: %w", r.path, os.ErrClosed)
 	}
 	if poison {
-		if err := diskPoison(r.data); err != nil {
+		if err := sysPoison(r.data); err != nil {
 			return fmt.Errorf("mmapio: poison %q: %w", r.path, err)
 		}
 	} else {

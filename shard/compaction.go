@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -480,7 +479,7 @@ func (c *compaction) removeInputs() {
 // remove removes a file that is no longer listed. If that fails (on windows as long as it is mapped) the
 // next Open does it.
 func (s *Shard) remove(path string) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := mmapio.Remove(path); err != nil {
 		s.cfg.Logger.Info("a file that is no longer used stays until the next Open", "file", path, "error", err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
@@ -167,7 +166,7 @@ func (c *compaction) discard() error {
 	}
 	var errs []error
 	for _, path := range []string{c.output.path, hintPath(c.output.path)} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := mmapio.Remove(path); err != nil {
 			errs = append(errs, err)
 		}
 	}

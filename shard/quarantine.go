@@ -21,7 +21,7 @@ func (c *Config) quarantine(name string, b []byte) (path string, err error) {
 // Quarantine keeps bytes that are about to be cut from the store in storeDir, as quarantine does.
 func Quarantine(storeDir, name string, b []byte) (path string, err error) {
 	dir := quarantineDir(storeDir)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := mmapio.MakeFolder(dir, 0o755); err != nil {
 		return "", fmt.Errorf("keep what recovery cuts: %w", err)
 	}
 	path = freeName(filepath.Join(dir, name))
@@ -71,7 +71,7 @@ func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
 	} else {
 		removed = path
 	}
-	if err := os.Remove(path); err != nil {
+	if err := mmapio.Remove(path); err != nil {
 		return "", nil, fmt.Errorf("remove segment: %w", err)
 	}
 	return removed, cut, nil

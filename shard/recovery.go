@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync/atomic"
@@ -318,7 +317,7 @@ func (r *Recovery) dropBeyond(seg *segment) error {
 		return nil
 	}
 	crashpoint.At("recovery.dropped")
-	if err := os.Remove(seg.path); err != nil {
+	if err := mmapio.Remove(seg.path); err != nil {
 		return fmt.Errorf("remove segment: %w", err)
 	}
 	if n > 0 {

@@ -310,7 +310,7 @@ func (seg *segment) closeFile() error {
 func (r *Repair) RemoveOld() error {
 	var errs []error
 	for _, path := range r.remove {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := mmapio.Remove(path); err != nil {
 			errs = append(errs, err)
 		}
 	}

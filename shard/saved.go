@@ -330,7 +330,7 @@ func (s *Shard) dropSaved() {
 		return
 	}
 	s.savedSize = 0
-	if err := os.Remove(s.cfg.savedPath()); err != nil {
+	if err := mmapio.Remove(s.cfg.savedPath()); err != nil {
 		s.cfg.Logger.Warn("a saved index that is out of date was not removed", "shard", s.cfg.Shard, "error", err)
 	}
 }
