@@ -29,7 +29,7 @@ func (db *DB) syncLoop() {
 		case <-tick.C:
 		}
 		start := time.Now()
-		if err := db.Sync(); err != nil {
+		if err := db.syncInterval(); err != nil {
 			db.opts.Logger.Error("the store turns read-only: periodic sync failed", "dir", db.dir, "error", err)
 			return
 		}
@@ -37,6 +37,19 @@ func (db *DB) syncLoop() {
 			db.opts.Logger.Warn("a sync took longer than the interval", "dir", db.dir, "took", d, "interval", db.opts.SyncInterval)
 		}
 	}
+}
+
+// syncInterval is one sync of Periodic's.
+func (db *DB) syncInterval() error {
+	if db.opts.watchSync == nil {
+		return db.Sync()
+	}
+	synced := db.opts.watchSync()
+	err := db.Sync()
+	if err == nil {
+		synced()
+	}
+	return err
 }
 
 // Recovery returns what Open found in the store's files and did about it. The slices must not be

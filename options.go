@@ -115,6 +115,9 @@ type Options struct {
 	useHashMask bool
 	// firstSegmentSize overrides how small a shard's first segment is, in tests.
 	firstSegmentSize int64
+	// watchSync, in tests, is called before each sync of Periodic's, and what it returns after it, if that
+	// did not fail.
+	watchSync func() (synced func())
 }
 
 // withDefaults returns a copy of opts with its zero fields filled in, or what is wrong with it.

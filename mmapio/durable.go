@@ -62,6 +62,20 @@ func writeSynced(path string, data []byte) error {
 	return nil
 }
 
+// SyncFile puts the content of the file at path on disk. It costs a disk flush, or little if the system has
+// written it already. Errors wrap the system's.
+func SyncFile(path string) error {
+	file, err := diskOpen(path, os.O_RDWR)
+	if err != nil {
+		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
+	}
+	defer file.Close()
+	if err := diskSync(file); err != nil {
+		return fmt.Errorf("mmapio: sync %q: %w", path, cause(err))
+	}
+	return nil
+}
+
 // Remove removes the file, or the empty folder, at path; one already gone is no error. The removal is
 // durable after a SyncDir of its folder. Errors wrap the system's.
 func Remove(path string) error {

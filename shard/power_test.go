@@ -145,3 +145,31 @@ func TestSealWithEmptySegmentBehind(t *testing.T) {
 	require.Equal(t, s.seq, s.synced.Load())
 	require.GreaterOrEqual(t, l.shards[1].dataSynced.Load(), l.shards[1].seq)
 }
+
+// TestSyncSettlesWhatBatchesDependOn: a part goes with its log if that must end in front of an older batch. So
+// before shard 2 promises a batch with shard 1, an older batch of shards 0 and 1 must be on disk in both.
+func TestSyncSettlesWhatBatchesDependOn(t *testing.T) {
+	l := newLone(t, 4, allHashes)
+	apply := func(shards ...int) {
+		var parts []Part
+		for _, i := range shards {
+			key := []byte{byte('a' + i)}
+			parts = append(parts, Part{Shard: l.shards[i], Ops: []Op{{Key: key, Value: []byte("value"), Hash: l.hash(key)}}})
+		}
+		_, err := Apply(parts)
+		require.NoError(t, err)
+	}
+	onDisk := func(i int) bool { return l.shards[i].dataSynced.Load() >= l.shards[i].seq }
+	apply(0, 1)
+	apply(1, 2)
+	apply(0, 3) // of this, shard 2 needs nothing
+	first := l.shards[0].seq - 2
+	require.NoError(t, l.shards[2].Sync())
+	require.True(t, onDisk(2))
+	require.True(t, onDisk(1))
+	require.GreaterOrEqual(t, l.shards[0].dataSynced.Load(), first, "the older batch may be torn, and takes the newer one with it")
+	require.False(t, onDisk(3))
+	require.Empty(t, l.shards[2].unsettled)
+	require.NoError(t, l.shards[3].Sync())
+	require.True(t, onDisk(0))
+}

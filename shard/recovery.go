@@ -236,6 +236,9 @@ func (r *Recovery) repair() error {
 	}
 	s.dataSynced.Store(s.synced.Load())
 	r.trimSealed()
+	if err := r.syncLastSealed(); err != nil {
+		return err
+	}
 	for _, seg := range t.beyond {
 		if err := r.dropBeyond(seg); err != nil {
 			return err
@@ -257,6 +260,23 @@ func (r *Recovery) trimSealed() {
 		}
 		seg.disk = seg.end
 	}
+}
+
+// syncLastSealed syncs the segment of the log that was sealed last. Its process may have died after it stored
+// the mark and before that was on disk: then the mark is in the page cache alone. Those sealed before it are
+// on disk, as one is sealed after the other, and outputs of compactions are before they are listed. Were this
+// one not synced, a power failure could take its mark, and leave those of segments that are sealed from now on.
+func (r *Recovery) syncLastSealed() error {
+	var last *segment
+	for _, seg := range r.s.sealed {
+		if !seg.compacted && (last == nil || seg.lastSeq > last.lastSeq) {
+			last = seg
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	return mmapio.SyncFile(last.path)
 }
 
 // reopen maps the last segment for writing, with room for more records as it had before. If the disk is

@@ -40,6 +40,10 @@ type segment struct {
 	// that is not new, whose pages are there or come as they are met.
 	populateTo int64
 
+	// hintUnsynced: its hint file may not be on disk. Set by who writes or opens that, read in Close, when nobody
+	// does any more.
+	hintUnsynced bool
+
 	// Guarded by Shard.dataMu once the segment is published.
 	file      *mmapio.File // the writer's mapping; nil in a sealed segment. Stores go through it under Shard.mu.
 	syncedEnd int64        // records before it are on disk

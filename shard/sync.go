@@ -9,9 +9,10 @@ import (
 )
 
 // A sync has three steps: the data of the log goes to disk, then that of the other parts of every batch
-// in it, and only then the marks promise what is there. The order of the last two is what makes a batch
-// whole or absent after a power failure: as long as a part of it may be missing in some shard, no
-// shard has promised its own part or anything behind it, and recovery may cut there (tail.go).
+// in it and of what these depend on, and only then the marks promise what is there. The order of the last
+// two is what makes a batch whole or absent after a power failure: as long as a part of it may be missing
+// in some shard, no shard has promised its own part or anything behind it, and recovery may cut there
+// (tail.go).
 //
 // The first step has a mutex of its own, dataMu, so that shards can ask each other for it: its holder
 // waits for nothing but the disk and, for a moment, mu.
@@ -145,33 +146,71 @@ func (s *Shard) ensureData(seq uint64) error {
 	return err
 }
 
-// settle is the second step: of every batch with a part in the log up to seq, all parts are on disk
-// when it returns. Holds syncMu.
+// settle is the second step: when it returns, no batch in the log up to seq can be taken out of it by
+// recovery. It is not enough that all parts of those batches are on disk. A part in another shard goes if
+// that shard's log must end in front of it, which is so if an older batch there lacks a part in a third
+// shard. So all that reachedBy lists goes to disk. Holds syncMu.
 func (s *Shard) settle(seq uint64) error {
-	s.mu.Lock()
-	n := 0
-	for n < len(s.unsettled) && s.unsettled[n].own(s) <= seq {
-		n++
+	if s.countUnsettled(seq) == 0 {
+		return nil
 	}
-	batches := s.unsettled[:n:n]
-	s.mu.Unlock()
-	for _, b := range batches {
-		for _, p := range b.parts {
-			if p.shard == s {
-				continue
-			}
-			if err := p.shard.ensureData(p.lastSeq); err != nil {
-				return err
-			}
+	for t, seq := range s.reachedBy(seq) {
+		if t == s {
+			continue
+		}
+		if err := t.ensureData(seq); err != nil {
+			return err
 		}
 	}
+	n := s.countUnsettled(seq)
 	s.mu.Lock()
 	s.unsettled = s.unsettled[n:]
 	s.mu.Unlock()
-	if n > 0 {
-		crashpoint.At("sync.settled")
-	}
+	crashpoint.At("sync.settled")
 	return nil
+}
+
+// countUnsettled is how many batches that are not settled have their part in the log up to seq.
+func (s *Shard) countUnsettled(seq uint64) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n < len(s.unsettled) && s.unsettled[n].own(s) <= seq {
+		n++
+	}
+	return n
+}
+
+// reachedBy is how far the logs of shards must be on disk for the log of s to stay up to seq: s itself up to
+// seq, and with a log up to some record every part of every batch in it up to there. With all of that on
+// disk recovery ends none of these logs there. For if it did, take the first it ends: it ends in front of a
+// batch of which another of them lacks a part, although that is on disk; so recovery had ended that one before.
+//
+// A batch that is listed in one shard is in all of its shards, since all their mutexes were held when it was
+// entered. What is settled has its part of this on disk already and is not listed.
+func (s *Shard) reachedBy(seq uint64) map[*Shard]uint64 {
+	reached := map[*Shard]uint64{s: seq}
+	rest := map[*Shard][]*batch{} // not looked at yet
+	for todo := []*Shard{s}; len(todo) > 0; {
+		t := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		list, ok := rest[t]
+		if !ok {
+			t.mu.Lock()
+			list = t.unsettled
+			t.mu.Unlock()
+		}
+		for len(list) > 0 && list[0].own(t) <= reached[t] {
+			for _, p := range list[0].parts {
+				if p.lastSeq > reached[p.shard] {
+					reached[p.shard] = p.lastSeq
+					todo = append(todo, p.shard)
+				}
+			}
+			list = list[1:]
+		}
+		rest[t] = list
+	}
+	return reached
 }
 
 // promise is the third step for the active segment. Holds syncMu.
@@ -227,6 +266,7 @@ func (s *Shard) tryWriteHint(seg *segment, h *hint) int64 {
 	if err != nil {
 		s.cfg.Logger.Warn("hint file was not written", "segment", seg.path, "error", err)
 	}
+	seg.hintUnsynced = err == nil
 	crashpoint.At("seal.hinted")
 	return size
 }

@@ -1,0 +1,139 @@
+package freyja
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/freyjadb/freyja/internal/ioevent"
+	"github.com/freyjadb/freyja/internal/powerloss"
+)
+
+// watchedDisk is a disk, and the failures that it is to suffer.
+type watchedDisk struct {
+	*powerloss.Disk
+	mu      sync.Mutex
+	rng     *rand.Rand
+	most    int           // images to take, at calls chosen from all that come; 0 for none
+	calls   int           // that came
+	history *powerHistory // of what is written to it
+	span    *powerSpan    // of that, while it is being recovered and nothing is written
+	crashes []powerCrash
+	kill    string // folder for the death of the process, "" for none
+	killed  *powerKill
+}
+
+type powerCrash struct {
+	image  powerloss.Image
+	span   powerSpan
+	before ioevent.Event
+}
+
+// powerKill is what the death of a process left.
+type powerKill struct {
+	disk     *powerloss.Disk
+	span     powerSpan // at least all that had returned
+	promised []int     // what the failure of the machine's power must leave, too
+	err      error
+}
+
+// disks are those that watch at the moment.
+type disks struct {
+	mu  sync.Mutex
+	all []*watchedDisk
+}
+
+// watchDisks has every call of the test told to the disk that it is for.
+func watchDisks(t testing.TB) *disks {
+	d := &disks{}
+	ioevent.Set(func(e ioevent.Event) error {
+		d.mu.Lock()
+		all := slices.Clone(d.all)
+		d.mu.Unlock()
+		for _, w := range all {
+			if w.Holds(e) {
+				w.before(e)
+			}
+		}
+		return nil
+	})
+	t.Cleanup(func() { ioevent.Set(nil) })
+	return d
+}
+
+func (d *disks) add(w *watchedDisk) *watchedDisk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.all = append(d.all, w)
+	return w
+}
+
+func (d *disks) remove(w *watchedDisk) {
+	d.mu.Lock()
+	d.all = slices.DeleteFunc(d.all, func(other *watchedDisk) bool { return other == w })
+	d.mu.Unlock()
+	w.Close()
+}
+
+// before is told of a call. What a span says at least is asked for before the image is drawn, what it says
+// at most afterwards: others go on meanwhile.
+func (w *watchedDisk) before(e ioevent.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls++
+	if at := w.choose(); at >= 0 {
+		crash := powerCrash{before: e}
+		if w.span != nil {
+			crash.span = *w.span
+			crash.image = w.Image()
+		} else {
+			crash.span.least = w.history.promisedNow()
+			crash.image = w.Image()
+			crash.span.most = w.history.begunNow()
+		}
+		w.crashes[at] = crash
+	}
+	if w.kill != "" && w.killed == nil && w.span == nil && w.rng.IntN(killChance) == 0 {
+		k := &powerKill{promised: w.history.promisedNow()}
+		k.span.least = w.history.returnedNow()
+		k.disk, k.err = w.Kill(w.kill, crashRand(w.rng.Uint64(), 1))
+		k.span.most = w.history.begunNow()
+		w.killed = k
+	}
+	w.Disk.Before(e)
+}
+
+// choose returns the place for an image if one is to be taken now, else -1, such that in the end those that
+// are left are of any calls with the same chance (Vitter, "Random sampling with a reservoir", 1985).
+func (w *watchedDisk) choose() int {
+	if len(w.crashes) < w.most {
+		w.crashes = append(w.crashes, powerCrash{})
+		return len(w.crashes) - 1
+	}
+	if at := w.rng.IntN(w.calls); at < w.most {
+		return at
+	}
+	return -1
+}
+
+// killChance: about one call in so many kills the process, where that is to happen.
+const killChance = 150
+
+// stop ends the taking of images.
+func (w *watchedDisk) stop() ([]powerCrash, *powerKill) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.most, w.kill = 0, ""
+	crashes := w.crashes
+	w.crashes = nil
+	return crashes, w.killed
+}
+
+// goOn says that what is on the disk is recovered, and is written to now.
+func (w *watchedDisk) goOn(h *powerHistory) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.history, w.span = h, nil
+	w.crashes, w.calls, w.most = nil, 0, generationCrashes
+}
