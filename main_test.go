@@ -104,8 +104,8 @@ func verifyStore(t testing.TB, dir string, opts *Options, before *Usage) {
 // middle of a program leaves its folder: scripts/test.sh names one in FREYJA_FAST_DIR to remove after.
 func fastDir(t testing.TB) string {
 	t.Helper()
-	base := cmp.Or(os.Getenv("FREYJA_FAST_DIR"), "/dev/shm")
-	if info, err := os.Stat(base); err != nil || !info.IsDir() {
+	base := fastBase()
+	if base == "" {
 		return t.TempDir()
 	}
 	dir, err := os.MkdirTemp(base, "freyja-test-")
@@ -114,6 +114,15 @@ func fastDir(t testing.TB) string {
 	}
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	return dir
+}
+
+// fastBase is the folder for such folders, "" if there is none.
+func fastBase() string {
+	base := cmp.Or(os.Getenv("FREYJA_FAST_DIR"), "/dev/shm")
+	if info, err := os.Stat(base); err != nil || !info.IsDir() {
+		return ""
+	}
+	return base
 }
 
 // eventually collects garbage until the condition holds, for half a minute at most.

@@ -67,6 +67,15 @@ func (h *powerHistory) end(ends map[int]int, promise bool) {
 	}
 }
 
+// undo takes out again what begin entered last.
+func (h *powerHistory) undo(ends map[int]int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s, n := range ends {
+		h.logs[s] = h.logs[s][:n-1]
+	}
+}
+
 // syncing returns what to call if the sync that is about to begin succeeds.
 func (h *powerHistory) syncing() (synced func()) {
 	h.mu.Lock()

@@ -8,7 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const poisonFlags = 0
+const (
+	poisonFlags     = 0
+	populateDirties = false
+)
 
 // sysReserve gives the end of a file its blocks and extends its length to cover [from, to). What lies
 // below the file's end is left as it is: APFS cannot fill holes without writing. The error is

@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// populateDirties: MADV_POPULATE_WRITE does to pages what a store does.
+const populateDirties = true
+
 // poisonFlags: poison takes no memory, so it is to be charged for none.
 const poisonFlags = unix.MAP_NORESERVE
 

@@ -7,7 +7,10 @@ import (
 	"os"
 )
 
-const poisonFlags = 0
+const (
+	poisonFlags     = 0
+	populateDirties = false
+)
 
 // sysReserve has no call of its own here: zeros are written.
 func sysReserve(*os.File, int64, int64) error { return errors.ErrUnsupported }

@@ -14,6 +14,7 @@ const (
 	canTrimMapped = false // ERROR_USER_MAPPED_FILE
 
 	syncCoversMapped = false
+	populateDirties  = false
 )
 
 // lockOffsetHigh puts the locked byte far beyond any content: windows locks are mandatory, and the

@@ -76,6 +76,23 @@ func SyncFile(path string) error {
 	return nil
 }
 
+// RewriteHead writes the first bytes of the file at path, which are as given already, again, and syncs the file:
+// see File.Rewrite. Errors wrap the system's.
+func RewriteHead(path string, head []byte) error {
+	file, err := diskOpen(path, os.O_RDWR)
+	if err != nil {
+		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
+	}
+	defer file.Close()
+	if err := diskWrite(file, head, 0); err != nil {
+		return fmt.Errorf("mmapio: write %q at offset 0: %w", path, cause(err))
+	}
+	if err := diskSync(file); err != nil {
+		return fmt.Errorf("mmapio: sync %q: %w", path, cause(err))
+	}
+	return nil
+}
+
 // Remove removes the file, or the empty folder, at path; one already gone is no error. The removal is
 // durable after a SyncDir of its folder. Errors wrap the system's.
 func Remove(path string) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 )
 
 // File is the writer's side of an append file: space reserved in full, mapped writable for the one
@@ -199,6 +200,35 @@ func (f *File) Populate(from, to int64) error {
 	}
 	return nil
 }
+
+// Rewrite makes the pages that hold [from, to) dirty, and changes nothing in them: the next Sync writes them,
+// whatever became of them before. After a sync that failed, linux shows what it could not write, takes it for
+// clean, and may drop it. So bytes that another process left are to be rewritten before they are relied on. Nobody may
+// store into [from, to) meanwhile. It costs a page fault a page, or one call for many where the kernel
+// can. It returns the system's error, a *FaultError, os.ErrInvalid for a range outside the file, and
+// os.ErrClosed after Close.
+func (f *File) Rewrite(from, to int64) (err error) {
+	defer Catch(&err, debug.SetPanicOnFault(true))
+	part, err := f.pages(from, to)
+	if err != nil || len(part) == 0 {
+		return err
+	}
+	done := int64(0)
+	if populateDirties {
+		if done, err = diskPopulate(f, part, roundDown(from)); err != nil {
+			return fmt.Errorf("mmapio: rewrite %q at offset %d: %w", f.path, roundDown(from)+done, err)
+		}
+	}
+	for at := max(from, roundDown(from)+done); at < to; at = roundDown(at) + pageSize {
+		storeByte(&f.writable.data[at], f.writable.data[at])
+	}
+	return nil
+}
+
+// storeByte keeps the compiler from leaving a store out that changes nothing.
+//
+//go:noinline
+func storeByte(b *byte, v byte) { *b = v }
 
 // Sync returns nil when the bytes [from, to) are on disk as they were when it was called; bytes stored
 // meanwhile may be or not. It costs a disk write and flush, whatever the length of the range. After an

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -230,7 +231,7 @@ func (r *Recovery) repair() error {
 		}
 		s.rolled[i] = next
 		s.publish(s.view.Load().with(next))
-		if err := r.cutTail(next); err != nil {
+		if err := r.rewrite(next); err != nil {
 			return err
 		}
 	}
@@ -265,7 +266,8 @@ func (r *Recovery) trimSealed() {
 // syncLastSealed syncs the segment of the log that was sealed last. Its process may have died after it stored
 // the mark and before that was on disk: then the mark is in the page cache alone. Those sealed before it are
 // on disk, as one is sealed after the other, and outputs of compactions are before they are listed. Were this
-// one not synced, a power failure could take its mark, and leave those of segments that are sealed from now on.
+// one not synced, a power failure could take its mark, and leave those of segments that are sealed from now
+// on. It is written again because that sync may have failed.
 func (r *Recovery) syncLastSealed() error {
 	var last *segment
 	for _, seg := range r.s.sealed {
@@ -276,7 +278,7 @@ func (r *Recovery) syncLastSealed() error {
 	if last == nil {
 		return nil
 	}
-	return mmapio.SyncFile(last.path)
+	return mmapio.RewriteHead(last.path, bytes.Clone(last.bytes(headerSize)))
 }
 
 // reopen maps the last segment for writing, with room for more records as it had before. If the disk is
@@ -293,7 +295,16 @@ func (r *Recovery) reopen(seg *segment) error {
 	}
 	s.active = next
 	s.publish(s.view.Load().with(next))
-	return r.cutTail(next)
+	return r.rewrite(next)
+}
+
+// rewrite has the next sync write what no mark promises: it may be in the page cache alone, and if a sync
+// of it failed the kernel would not write it by itself. What lies behind it is cut.
+func (r *Recovery) rewrite(seg *segment) error {
+	if err := seg.file.Rewrite(min(seg.mark.end, seg.end), seg.end); err != nil {
+		return err
+	}
+	return r.cutTail(seg)
 }
 
 // cutTail takes what lies behind the end of the log out of a segment that is mapped for writing.

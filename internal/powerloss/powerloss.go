@@ -153,6 +153,10 @@ func (d *Disk) Before(e ioevent.Event) {
 		now := n.content()
 		n.sync(now, 0, int64(len(now)))
 		n.setLength(len(now))
+	case (e.Op == ioevent.Populate || e.Op == ioevent.Write) && n.now == nil: // the pages become dirty
+		for at := e.Offset &^ (pageSize - 1); at < e.Offset+e.Length; at += pageSize {
+			delete(n.lost, at)
+		}
 	case e.Op == ioevent.SyncRange && n.now == nil:
 		n.sync(n.content(), e.Offset, e.Offset+e.Length)
 	case e.Op == ioevent.SyncDir && n.now != nil:
