@@ -1,0 +1,319 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/freyjadb/freyja"
+	"github.com/freyjadb/freyja/hashidx"
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// session is one round: a store in a folder of its own, with the ledger beside it.
+type session struct {
+	plan   *plan
+	space  *space
+	ledger *ledger
+	dir    string // has the store and what belongs to it
+	open   opener
+
+	db      store
+	opening int          // how often the store was opened
+	closing atomic.Bool  // ErrClosed is to be expected
+	budget  atomic.Int64 // bytes that owners may still write
+	opened  time.Time
+	held    []*heldSnapshot // what the snapshotter of the last load left; it alone uses it while it runs
+	stop    context.Context // ends when the round is to end early
+}
+
+const (
+	storeName   = "store"
+	ledgerName  = "ledger"
+	planName    = "plan.json"
+	historyName = "history.jsonl"
+	outputName  = "output.txt"
+)
+
+func newSession(stop context.Context, dir string, p *plan, open opener) (*session, error) {
+	l, err := openLedger(filepath.Join(dir, ledgerName), p.Life)
+	if err != nil {
+		return nil, err
+	}
+	return &session{plan: p, space: newSpace(p.Life), ledger: l, dir: dir, open: open, stop: stop}, nil
+}
+
+func (s *session) storeDir() string { return filepath.Join(s.dir, storeName) }
+
+// run is the whole round. The error says what is wrong with the store.
+func (s *session) run() error {
+	goroutines := runtime.NumGoroutine()
+	for s.opening = range s.plan.Opens {
+		if s.stop.Err() != nil {
+			break
+		}
+		if err := s.cycle(); err != nil {
+			return err
+		}
+	}
+	if err := s.lookAfter(); err != nil {
+		return err
+	}
+	s.db = nil // it would keep its mappings
+	return nothingLeft(goroutines)
+}
+
+// cycle opens the store, checks it, puts it under load, checks it, and closes it.
+func (s *session) cycle() error {
+	if err := s.openStore(false); err != nil {
+		return err
+	}
+	if err := s.reconcile(); err != nil {
+		return fmt.Errorf("after opening: %w", err)
+	}
+	if err := s.load(); err != nil {
+		return err
+	}
+	if !s.closing.Load() {
+		if err := s.checkAtRest(); err != nil {
+			return fmt.Errorf("when all was quiet: %w", err)
+		}
+		if err := s.closeStore(); err != nil {
+			return err
+		}
+	}
+	return s.giveUpSnapshots()
+}
+
+// lookAfter opens the store read-only, and once more for writing, and compares it with the ledger.
+func (s *session) lookAfter() error {
+	if _, err := os.Stat(s.storeDir()); s.plan.Opens == 0 && errors.Is(err, os.ErrNotExist) {
+		return nil // killed before it had made one
+	}
+	for _, readOnly := range []bool{s.plan.Opens > 0, false} {
+		if err := s.openStore(readOnly); err != nil {
+			return err
+		}
+		err := s.reconcile()
+		if err == nil {
+			err = s.checkAtRest()
+		}
+		if err != nil {
+			return fmt.Errorf("in the end, read-only %v: %w", readOnly, err)
+		}
+		if err := s.closeStore(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openStore opens the store. After a clean close there must be nothing to recover.
+func (s *session) openStore(readOnly bool) error {
+	opts := s.plan.options()
+	opts.ReadOnly = readOnly
+	db, err := s.openRetrying(opts)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	s.count(opOpen)
+	if readOnly {
+		s.count(opOpenReadOnly)
+	}
+	s.db, s.opened = db, time.Now()
+	s.closing.Store(false)
+	s.budget.Store(s.plan.Budget)
+	closedBefore := s.opening > 0 || readOnly
+	if r := db.Recovery(); closedBefore && (!r.Clean || len(r.Cuts) > 0 || len(r.Removed) > 0) {
+		return fmt.Errorf("open after a clean close had to recover: %+v", r)
+	}
+	return nil
+}
+
+// openRetrying waits for the lock of a process that was killed: it goes when the kernel has finished what
+// that had under way.
+func (s *session) openRetrying(opts *freyja.Options) (store, error) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		db, err := s.open(s.storeDir(), opts)
+		if !errors.Is(err, freyja.ErrLocked) || time.Now().After(deadline) {
+			return db, err
+		}
+	}
+}
+
+func (s *session) closeStore() error {
+	stats := s.db.Stats()
+	s.ledger.add(countCompactions, uint64(stats.Compactions))
+	s.ledger.add(countCompacted, uint64(stats.CompactedBytes))
+	s.closing.Store(true)
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	s.count(opClose)
+	if _, err := s.db.Get(s.space.keys[0]); !errors.Is(err, freyja.ErrClosed) {
+		return fmt.Errorf("a read of a closed store gave %v", err)
+	}
+	return nil
+}
+
+func (s *session) count(o op) { s.ledger.add(int(o), 1) }
+
+// load runs everything beside each other, for the time that is planned.
+func (s *session) load() error {
+	ctx, cancel := context.WithTimeout(s.stop, s.plan.Load)
+	defer cancel()
+	g := &group{session: s, cancel: cancel, ctx: ctx}
+	l := s.plan.Life
+	for i := range l.Owners {
+		g.start(newOwner(i))
+	}
+	for i := range l.Bankers {
+		g.start(newBanker(i))
+	}
+	for range s.plan.Readers {
+		g.start(newReader())
+	}
+	if s.plan.Clients > 0 {
+		g.start(runWindows)
+	}
+	g.start(runSnapshots)
+	g.start(runUpkeep)
+	if s.plan.Pressure {
+		g.start(runPressure)
+	}
+	if s.plan.UnderLoad {
+		<-ctx.Done()
+		if g.failed() == nil {
+			s.ledger.add(countUnderLoad, 1)
+			g.keep(s.closeStore())
+		}
+	}
+	g.wg.Wait()
+	return g.failed()
+}
+
+// group is the goroutines of a load.
+type group struct {
+	*session
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	rings  int
+	first  atomic.Pointer[error]
+}
+
+// role is what a goroutine of the load does until it is told to end, or finds a fault.
+type role func(w *worker) error
+
+func (g *group) start(r role) {
+	w := g.worker()
+	g.wg.Go(func() {
+		err := r(w)
+		w.flush()
+		if !errors.Is(err, errEnd) {
+			g.keep(err)
+		}
+	})
+}
+
+// worker makes the state of another goroutine.
+func (g *group) worker() *worker {
+	n := g.rings
+	g.rings++
+	return &worker{session: g.session, group: g, ring: g.ledger.ring(n),
+		random: source(g.space.seed, 4, uint64(g.plan.Round), uint64(g.opening), uint64(n))}
+}
+
+// keep keeps the first error, and ends the load.
+func (g *group) keep(err error) {
+	if err != nil {
+		g.first.CompareAndSwap(nil, &err)
+		g.cancel()
+	}
+}
+
+func (g *group) failed() error {
+	if err := g.first.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// worker is one goroutine of the load.
+type worker struct {
+	*session
+	group  *group
+	ring   *ring
+	random *rand.Rand
+	tally  [counters]uint64 // not yet in the ledger
+	made   int
+	buf    []byte
+}
+
+// errEnd ends a role, without a fault.
+var errEnd = errors.New("the load ends")
+
+// goOn is true until the load is to end. Under a close it goes on until the store says so.
+func (w *worker) goOn() bool {
+	if w.made++; w.made%64 == 0 {
+		w.flush()
+	}
+	if w.group.ctx.Err() == nil {
+		return true
+	}
+	return w.plan.UnderLoad && w.group.failed() == nil && w.stop.Err() == nil
+}
+
+// flush adds the tally to the ledger.
+func (w *worker) flush() {
+	for i, n := range w.tally {
+		if n > 0 {
+			w.ledger.add(i, n)
+		}
+	}
+	w.tally = [counters]uint64{}
+}
+
+func (w *worker) did(o op) { w.tally[o]++ }
+
+// begin enters an operation in the history.
+func (w *worker) begin(o op, key int, version uint64) (slot int) {
+	return w.ring.begin(entry{Call: now(), Op: o, Key: key, New: version})
+}
+
+// fault is err, unless that says that the store is being closed, as it should.
+func (w *worker) fault(o op, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, freyja.ErrClosed) && w.closing.Load() {
+		return errEnd
+	}
+	return fmt.Errorf("%v: %w", o, err)
+}
+
+// nothingLeft makes sure that all mappings are given back and all goroutines have ended.
+func nothingLeft(goroutines int) error {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		runtime.GC()
+		files, tables := mmapio.Live(), hashidx.Live()
+		gone := files == mmapio.Counters{} && tables == hashidx.Counters{}
+		if gone && runtime.NumGoroutine() <= goroutines {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			var stacks strings.Builder
+			_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
+			return fmt.Errorf("left over: mappings %+v, index tables %+v, %d goroutines instead of %d\n%s", files, tables, runtime.NumGoroutine(), goroutines, &stacks)
+		}
+	}
+}
