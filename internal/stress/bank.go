@@ -14,12 +14,12 @@ type banker struct {
 	*worker
 	number, first int
 	balance       []uint64
-	batch         *freyja.Batch
+	batch         []write
 }
 
 func newBanker(number int) role {
 	return func(w *worker) error {
-		b := &banker{worker: w, number: number, first: w.space.firstAccount(number), batch: freyja.NewBatch()}
+		b := &banker{worker: w, number: number, first: w.space.firstAccount(number)}
 		if err := b.loadBalances(); err != nil {
 			return err
 		}
@@ -63,14 +63,13 @@ func (b *banker) transfer() error {
 	number := b.ledger.landed(b.entry()).Load() + 1
 	next := append([]uint64(nil), b.balance...)
 	partners := b.move(next, number)
-	b.batch.Reset()
+	b.batch = b.batch[:0]
 	for _, n := range partners {
-		if next[n] == 0 {
-			b.batch.Delete(b.space.keys[b.first+n])
-			continue
+		w := write{key: b.space.keys[b.first+n]}
+		if next[n] > 0 {
+			w.value = b.space.accountBytes(nil, b.first+n, accountValue{batch: number, balance: next[n], partners: partners})
 		}
-		b.buf = b.space.accountBytes(b.buf[:0], b.first+n, accountValue{batch: number, balance: next[n], partners: partners})
-		b.batch.Put(b.space.keys[b.first+n], b.buf)
+		b.batch = append(b.batch, w)
 	}
 	b.ledger.begun(b.entry()).Store(number)
 	slot := b.begin(opApply, b.first+partners[0], number)
@@ -135,7 +134,7 @@ func (b *banker) finish(err error, next []uint64, keys int) error {
 	return b.fault(opApply, err)
 }
 
-// check wants what a store holds, of which c was read when nothing was being written, to be what the
+// settleBank wants what a store holds, of which c was read when nothing was being written, to be what the
 // ledger says. A batch that was in flight when the process was killed may be there or not.
 func (s *session) settleBank(c *contents, banker int) error {
 	entry := s.space.owned() + banker

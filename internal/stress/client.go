@@ -155,22 +155,19 @@ func (c *client) write(how op, n int) error {
 
 // apply writes several keys by one batch.
 func (c *client) apply() error {
-	b := freyja.NewBatch()
+	var batch []write
 	var entries []entry
 	for _, n := range c.random.Perm(windowKeys)[:2+c.random.IntN(windowKeys-1)] {
 		e := c.entry(opApply, n)
 		e.Part = len(entries)
-		key := c.space.keys[c.keys[n]]
-		if c.random.IntN(4) == 0 {
-			b.Delete(key)
-		} else {
+		if c.random.IntN(4) > 0 {
 			e.New = c.fresh(n)
-			b.Put(key, c.bytes(n, e.New))
 		}
+		batch = append(batch, write{key: c.space.keys[c.keys[n]], value: c.bytes(n, e.New)})
 		entries = append(entries, e)
 	}
 	slots := c.beginAll(entries)
-	err := c.db.Apply(b)
+	err := c.db.Apply(batch)
 	if err == nil {
 		c.tally[countAcked] += uint64(len(entries))
 		for _, e := range entries {

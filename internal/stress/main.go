@@ -108,10 +108,20 @@ the machine is wrong, 130 interrupted and nothing was wrong until then.`,
 	f.StringVar(&mode, "mode", "all", "plain, race, poison, race+poison, or all of them by turns, store after store")
 	f.IntVar(&s.life, "life", 0, "`number` of the store to begin with")
 	f.StringVar(&s.dir, "dir", "", "`folder` for stores and for what is saved when something is wrong (default: one in the folder for temporary files)")
+	f.StringVar(&s.fastDir, "fast-dir", memoryDir(), "`folder` in memory for two stores of three: where syncs cost nothing more happens; empty: none")
 	f.StringVar(&s.raceBinary, "race-binary", "", "this program, built with -race (scripts/stress.sh gives it)")
 	root.AddCommand(workerCommand())
 	root.SetContext(context.Background())
 	return root
+}
+
+// memoryDir is a folder in memory, if the system has one.
+func memoryDir() string {
+	const dir = "/dev/shm"
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return ""
+	}
+	return dir
 }
 
 // mode is how the processes run.

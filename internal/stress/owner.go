@@ -15,13 +15,13 @@ type owner struct {
 	*worker
 	first, n int
 	old, new []byte
-	batch    *freyja.Batch
+	batch    []write
 }
 
 func newOwner(number int) role {
 	return func(w *worker) error {
 		l := w.plan.Life
-		o := &owner{worker: w, first: number * l.Keys, n: l.Keys, batch: freyja.NewBatch()}
+		o := &owner{worker: w, first: number * l.Keys, n: l.Keys}
 		for w.goOn() {
 			if err := o.step(); err != nil {
 				return err
@@ -218,7 +218,7 @@ func after(t time.Time, ttl time.Duration) uint64 {
 // apply writes the next versions of several keys in one batch, some of them with writes before that do
 // not count.
 func (o *owner) apply() error {
-	o.batch.Reset()
+	o.batch = o.batch[:0]
 	var keys []int
 	most := pick(o.random, 2, 4, 12, 40)
 	from := o.random.IntN(o.n)
@@ -230,9 +230,10 @@ func (o *owner) apply() error {
 		}
 		keys = append(keys, i)
 		slots = append(slots, o.enter(i))
-		size += 64
 	}
-	size += o.batch.Size()
+	for _, w := range o.batch {
+		size += 64 + len(w.value)
+	}
 	err := o.db.Apply(o.batch)
 	for _, slot := range slots {
 		o.ring.end(slot, now64(), result(err))
@@ -257,18 +258,15 @@ func (o *owner) enter(i int) (slot int) {
 	slot = o.begin(opApply, i, version)
 	switch o.random.IntN(8) {
 	case 0:
-		o.batch.Put(key, []byte("the last one counts"))
+		o.batch = append(o.batch, write{key: key, value: []byte("the last one counts")})
 	case 1:
-		o.batch.Delete(key)
+		o.batch = append(o.batch, write{key: key})
 	}
-	switch {
-	case value == nil:
-		o.batch.Delete(key)
-	case o.random.IntN(4) == 0:
-		o.batch.PutTTL(key, value, time.Hour)
-	default:
-		o.batch.Put(key, value)
+	w := write{key: key, value: bytes.Clone(value)} // o.new is used again for the next one
+	if o.random.IntN(4) == 0 {
+		w.ttl = time.Hour
 	}
+	o.batch = append(o.batch, w)
 	return slot
 }
 

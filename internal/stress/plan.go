@@ -26,6 +26,7 @@ type life struct {
 	MaxValue int // bytes
 	Rounds   int
 	Tiny     bool // segments of a few records
+	Fast     bool // in a folder where a sync costs nothing, if there is one
 }
 
 // plan is one round in the life of a store: one process that opens it, puts it under load, and checks it.
@@ -91,6 +92,7 @@ func drawLife(seed uint64, n int) life {
 		l.Collide = pick(r, 1, 2, 7)
 		l.Keys, l.Accounts, l.Owners = pick(r, 8, 20), pick(r, 4, 8), 2+r.IntN(2)
 	}
+	l.Fast = r.IntN(3) > 0
 	l.TTLKeys = min(l.Keys/4, 40)
 	return l
 }

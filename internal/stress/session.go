@@ -301,9 +301,12 @@ func (w *worker) fault(o op, err error) error {
 	return fmt.Errorf("%v: %w", o, err)
 }
 
+// leftTimeout is how long nothingLeft waits for the garbage collector's cleanups. Tests of it change it.
+var leftTimeout = 30 * time.Second
+
 // nothingLeft makes sure that all mappings are given back and all goroutines have ended.
 func nothingLeft(goroutines int) error {
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(leftTimeout); ; time.Sleep(5 * time.Millisecond) {
 		runtime.GC()
 		files, tables := mmapio.Live(), hashidx.Live()
 		gone := files == mmapio.Counters{} && tables == hashidx.Counters{}

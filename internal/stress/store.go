@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"sync"
 	"time"
 
 	"github.com/freyjadb/freyja"
@@ -18,7 +19,7 @@ type store interface {
 	CompareAndSwap(key, old, new []byte) (bool, error)
 	Update(key []byte, fn func(old []byte) ([]byte, error)) error
 	Delete(key []byte) error
-	Apply(b *freyja.Batch) error
+	Apply(batch []write) error
 	Snapshot() (snapshot, error)
 	Sync() error
 	Compact(ctx context.Context) (freyja.CompactStats, error)
@@ -44,6 +45,12 @@ type reads interface {
 
 type snapshot = reads
 
+// write is one of a batch. A nil value is a delete.
+type write struct {
+	key, value []byte
+	ttl        time.Duration // 0: none
+}
+
 // opener opens the store in a folder.
 type opener func(dir string, opts *freyja.Options) (store, error)
 
@@ -57,6 +64,26 @@ func (s realStore) Snapshot() (snapshot, error) {
 	}
 	return snap, nil
 }
+
+// Apply uses the same Batch again and again, as callers do, if nobody else has it.
+func (s realStore) Apply(writes []write) error {
+	b := batches.Get().(*freyja.Batch)
+	defer batches.Put(b)
+	b.Reset()
+	for _, w := range writes {
+		switch {
+		case w.value == nil:
+			b.Delete(w.key)
+		case w.ttl > 0:
+			b.PutTTL(w.key, w.value, w.ttl)
+		default:
+			b.Put(w.key, w.value)
+		}
+	}
+	return s.DB.Apply(b)
+}
+
+var batches = sync.Pool{New: func() any { return freyja.NewBatch() }}
 
 func openReal(dir string, opts *freyja.Options) (store, error) {
 	db, err := freyja.Open(dir, opts)

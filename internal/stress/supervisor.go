@@ -25,6 +25,7 @@ type supervisor struct {
 	modeName   string
 	life       int
 	dir        string
+	fastDir    string
 	raceBinary string
 	out        io.Writer
 
@@ -100,7 +101,11 @@ func (s *supervisor) command(life int, mode string) string {
 
 // live leads a store through its life.
 func (s *supervisor) live(ctx context.Context, l life, m mode) error {
-	dir, err := os.MkdirTemp(s.dir, "running-")
+	base := s.dir
+	if l.Fast && s.fastDir != "" {
+		base = s.fastDir
+	}
+	dir, err := os.MkdirTemp(base, "freyja-stress-")
 	if err != nil {
 		return err
 	}
@@ -236,7 +241,8 @@ func (s *supervisor) keep(p *plan, m mode, dir string, fault error) error {
 		}
 		to = fmt.Sprintf("%s.%d", strings.TrimSuffix(to, fmt.Sprintf(".%d", n-1)), n)
 	}
-	if err := os.Rename(dir, to); err != nil {
+	if err := move(dir, to); err != nil {
+		fmt.Fprintf(s.out, "it stays where it is: %v\n", err)
 		to = dir
 	}
 	if err := saveHistory(to, p.Life); err != nil {
@@ -250,6 +256,17 @@ func (s *supervisor) keep(p *plan, m mode, dir string, fault error) error {
 	fmt.Fprintf(s.out, "saved: %s (%s, %s, %s, %s, %s)\nto repeat: %s\n\n", to, storeName, ledgerName, planName, outputName, historyName,
 		s.command(p.Life.Number, m.name))
 	return faultError{fault}
+}
+
+// move renames a folder, or copies it to another file system.
+func move(from, to string) error {
+	if os.Rename(from, to) == nil {
+		return nil
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return err
+	}
+	return os.RemoveAll(from)
 }
 
 func saveHistory(dir string, l life) (err error) {

@@ -150,9 +150,9 @@ func (w *worker) judgeRestored(dir string, opts *freyja.Options, low, high []uin
 		err = w.space.judgeContents(c, low, high, "")
 	}
 	if err != nil {
-		return fmt.Errorf("restored: %w", err)
+		err = fmt.Errorf("restored: %w", err)
 	}
-	return db.Close()
+	return errors.Join(err, db.Close())
 }
 
 // runPressure has the garbage collected all the time, and memory given back to the system.
