@@ -207,7 +207,7 @@ type group struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	rings  int
+	rings  atomic.Int64 // given out
 	first  atomic.Pointer[error]
 }
 
@@ -227,8 +227,7 @@ func (g *group) start(r role) {
 
 // worker makes the state of another goroutine.
 func (g *group) worker() *worker {
-	n := g.rings
-	g.rings++
+	n := int(g.rings.Add(1)) - 1
 	return &worker{session: g.session, group: g, ring: g.ledger.ring(n),
 		random: source(g.space.seed, 4, uint64(g.plan.Round), uint64(g.opening), uint64(n))}
 }
