@@ -87,7 +87,7 @@ func (c *client) read(how op, n int) error {
 		id = yesNo(there)
 	}
 	if wrong != nil {
-		return fmt.Errorf("%v in a window: %w", how, wrong)
+		return fmt.Errorf("in a window, %v: %w", how, wrong)
 	}
 	if errors.Is(err, freyja.ErrKeyNotFound) {
 		err = nil
@@ -144,7 +144,7 @@ func (c *client) write(how op, n int) error {
 		})
 	}
 	if wrong != nil {
-		return fmt.Errorf("Update in a window: %w", wrong)
+		return fmt.Errorf("in a window, Update: %w", wrong)
 	}
 	if err == nil && done {
 		c.seen[n] = e.New

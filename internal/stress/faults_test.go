@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"path/filepath"
@@ -33,6 +34,10 @@ type faulty struct {
 	closing atomic.Bool
 }
 
+// anyLookup is what the errors of lookups and of writes that met something wrong are like: which of them comes
+// first is up to the scheduler.
+const anyLookup = "has version|is absent|is empty|has the value of|met|refused|there|does not verify|bytes|acknowledged version|not linearizable|newest batch|torn"
+
 // fault says how: each function that is set stands in for that of the store. Now and then is up to it.
 type fault struct {
 	get      func(f *faulty, key []byte) ([]byte, error)
@@ -52,6 +57,7 @@ type fault struct {
 	verify   func(f *faulty) freyja.VerifyReport
 	close    func(f *faulty) error
 
+	want string        // what the error must be like
 	plan func(p *plan) // what the round needs
 	mu   sync.Mutex
 	kept map[string][]byte // by key, guarded by mu
@@ -193,51 +199,68 @@ type liveSnapshot struct {
 	live store
 }
 
-func (s liveSnapshot) Get(key []byte) ([]byte, error) { return s.live.Get(key) }
-func (s liveSnapshot) Has(key []byte) (bool, error)   { return s.live.Has(key) }
+func (s liveSnapshot) Get(key []byte) ([]byte, error) {
+	if _, err := s.snapshot.Has(key); err != nil { // it is closed
+		return nil, err
+	}
+	value, err := s.live.Get(key)
+	if errors.Is(err, freyja.ErrClosed) {
+		return s.snapshot.Get(key)
+	}
+	return value, err
+}
+
+// inTwo applies a batch as two.
+func inTwo(f *faulty, b []write) error {
+	if err := f.store.Apply(b[:len(b)/2]); err != nil {
+		return err
+	}
+	time.Sleep(200 * time.Microsecond)
+	return f.store.Apply(b[len(b)/2:])
+}
 
 var faults = map[string]*fault{
-	"a flipped bit": {get: func(f *faulty, key []byte) ([]byte, error) {
+	"a flipped bit": {want: anyLookup, get: func(f *faulty, key []byte) ([]byte, error) {
 		value, err := f.store.Get(key)
 		if len(value) > 0 && oneIn(100) {
 			value[rand.IntN(len(value))] ^= 1
 		}
 		return value, err
 	}},
-	"a value cut short": {get: func(f *faulty, key []byte) ([]byte, error) {
+	"a value cut short": {want: anyLookup, get: func(f *faulty, key []byte) ([]byte, error) {
 		value, err := f.store.Get(key)
 		if len(value) > 0 && oneIn(100) {
 			value = value[:len(value)-1]
 		}
 		return value, err
 	}},
-	"another key's value": {get: func(f *faulty, key []byte) ([]byte, error) {
+	"another key's value": {want: anyLookup, get: func(f *faulty, key []byte) ([]byte, error) {
 		value, err := f.store.Get(key)
 		if before := f.fault.keep([]byte("last"), value); len(before) > 0 && err == nil && oneIn(50) {
 			return before, nil
 		}
 		return value, err
 	}},
-	"a stale value": {get: func(f *faulty, key []byte) ([]byte, error) {
+	"a stale value": {want: anyLookup, get: func(f *faulty, key []byte) ([]byte, error) {
 		value, err := f.store.Get(key)
 		if before := f.fault.keep(key, value); len(before) > 0 && err == nil && oneIn(20) {
 			return before, nil
 		}
 		return value, err
 	}},
-	"a key that is not found": {get: func(f *faulty, key []byte) ([]byte, error) {
+	"a key that is not found": {want: anyLookup, get: func(f *faulty, key []byte) ([]byte, error) {
 		if oneIn(200) {
 			return nil, freyja.ErrKeyNotFound
 		}
 		return f.store.Get(key)
 	}},
-	"a lost put": {put: func(f *faulty, key, value []byte) error {
+	"a lost put": {want: anyLookup, put: func(f *faulty, key, value []byte) error {
 		if oneIn(50) {
 			return nil
 		}
 		return f.store.Put(key, value)
 	}},
-	"a put that is not visible at once": {put: func(f *faulty, key, value []byte) error {
+	"a put that is not visible at once": {want: anyLookup, put: func(f *faulty, key, value []byte) error {
 		if oneIn(50) {
 			value, key := bytes.Clone(value), bytes.Clone(key)
 			time.AfterFunc(time.Millisecond, func() { _ = f.store.Put(key, value) })
@@ -245,13 +268,14 @@ var faults = map[string]*fault{
 		}
 		return f.store.Put(key, value)
 	}},
-	"a write that fails and is done": {put: func(f *faulty, key, value []byte) error {
+	"a write that fails and is done": {want: anyLookup, put: func(f *faulty, key, value []byte) error {
 		if err := f.store.Put(key, value); err != nil || !oneIn(50) {
 			return err
 		}
 		return freyja.ErrFull
 	}},
 	"a write that is done on a closed store": {
+		want: anyLookup,
 		plan: func(p *plan) { p.UnderLoad = true },
 		put: func(f *faulty, key, value []byte) error {
 			if err := f.store.Put(key, value); err != nil || !f.closing.Load() {
@@ -261,18 +285,18 @@ var faults = map[string]*fault{
 		},
 		close: func(f *faulty) error { time.Sleep(20 * time.Millisecond); return f.store.Close() },
 	},
-	"an expired value": {putTTL: func(f *faulty, key, value []byte, _ time.Duration) error { return f.store.Put(key, value) }},
-	"a value that expires too soon": {putTTL: func(f *faulty, key, value []byte, ttl time.Duration) error {
+	"an expired value": {want: anyLookup, putTTL: func(f *faulty, key, value []byte, _ time.Duration) error { return f.store.Put(key, value) }},
+	"a value that expires too soon": {want: "does not expire before", putTTL: func(f *faulty, key, value []byte, ttl time.Duration) error {
 		return f.store.PutTTL(key, value, ttl/4+1)
 	}},
-	"PutIfAbsent of a key that is there": {absent: func(f *faulty, key, value []byte) (bool, error) {
+	"PutIfAbsent of a key that is there": {want: anyLookup, absent: func(f *faulty, key, value []byte) (bool, error) {
 		return true, f.store.Put(key, value)
 	}},
-	"PutIfAbsent that reports the wrong thing": {absent: func(f *faulty, key, value []byte) (bool, error) {
+	"PutIfAbsent that reports the wrong thing": {want: "not linearizable", absent: func(f *faulty, key, value []byte) (bool, error) {
 		stored, err := f.store.PutIfAbsent(key, value)
-		return stored != oneIn(20), err
+		return stored != (key[0] == byte(shared) && oneIn(20)), err
 	}},
-	"CompareAndSwap that does not compare": {swap: func(f *faulty, key, old, new []byte) (bool, error) {
+	"CompareAndSwap that does not compare": {want: anyLookup, swap: func(f *faulty, key, old, new []byte) (bool, error) {
 		if !oneIn(20) {
 			return f.store.CompareAndSwap(key, old, new)
 		}
@@ -281,7 +305,10 @@ var faults = map[string]*fault{
 		}
 		return true, f.store.Put(key, new)
 	}},
-	"CompareAndSwap that is not atomic": {swap: func(f *faulty, key, old, new []byte) (bool, error) {
+	"CompareAndSwap that is not atomic": {want: "not linearizable", swap: func(f *faulty, key, old, new []byte) (bool, error) {
+		if key[0] != byte(shared) {
+			return f.store.CompareAndSwap(key, old, new)
+		}
 		now, err := f.store.Get(key)
 		if (err == nil) != (old != nil) || !bytes.Equal(now, old) {
 			return false, nil
@@ -292,7 +319,10 @@ var faults = map[string]*fault{
 		}
 		return true, f.store.Put(key, new)
 	}},
-	"Update that is not atomic": {update: func(f *faulty, key []byte, fn func(old []byte) ([]byte, error)) error {
+	"Update that is not atomic": {want: "not linearizable", update: func(f *faulty, key []byte, fn func(old []byte) ([]byte, error)) error {
+		if key[0] != byte(shared) {
+			return f.store.Update(key, fn)
+		}
 		now, err := f.store.Get(key)
 		if err != nil {
 			now = nil
@@ -307,7 +337,7 @@ var faults = map[string]*fault{
 		}
 		return f.store.Put(key, value)
 	}},
-	"Update that writes in spite of an error": {update: func(f *faulty, key []byte, fn func(old []byte) ([]byte, error)) error {
+	"Update that writes in spite of an error": {want: anyLookup, update: func(f *faulty, key []byte, fn func(old []byte) ([]byte, error)) error {
 		var failed error
 		err := f.store.Update(key, func(old []byte) (value []byte, _ error) {
 			value, failed = fn(old)
@@ -318,13 +348,14 @@ var faults = map[string]*fault{
 		}
 		return err
 	}},
-	"a lost delete": {delete: func(f *faulty, key []byte) error {
+	"a lost delete": {want: anyLookup, delete: func(f *faulty, key []byte) error {
 		if oneIn(20) {
 			return nil
 		}
 		return f.store.Delete(key)
 	}},
 	"a delete that is undone by a reopening": {
+		want: "(after opening|in the end).*acknowledged version",
 		delete: func(f *faulty, key []byte) error {
 			if value, err := f.store.Get(key); err == nil {
 				f.fault.keep(key, value)
@@ -340,7 +371,7 @@ var faults = map[string]*fault{
 			return f.store.Close()
 		},
 	},
-	"a write that a reopening loses": {close: func(f *faulty) error {
+	"a write that a reopening loses": {want: "(after opening|in the end).*acknowledged version.*is absent", close: func(f *faulty) error {
 		for key := range f.store.All() {
 			if key = bytes.Clone(key); key[0] == byte(owned) {
 				_ = f.store.Delete(key)
@@ -349,20 +380,25 @@ var faults = map[string]*fault{
 		}
 		return f.store.Close()
 	}},
-	"a torn batch": {apply: func(f *faulty, b []write) error {
-		if len(b) > 1 && oneIn(20) {
+	"a torn batch": {want: "torn|newest batch", apply: func(f *faulty, b []write) error {
+		if len(b) > 1 && b[0].key[0] == byte(account) && oneIn(20) {
 			b = b[:len(b)/2]
 		}
 		return f.store.Apply(b)
 	}},
-	"a batch in two steps": {apply: func(f *faulty, b []write) error {
-		if err := f.store.Apply(b[:len(b)/2]); err != nil {
-			return err
+	"a batch in two steps": {want: "torn", apply: func(f *faulty, b []write) error {
+		if len(b) == 0 || b[0].key[0] != byte(account) {
+			return f.store.Apply(b)
 		}
-		time.Sleep(20 * time.Microsecond)
-		return f.store.Apply(b[len(b)/2:])
+		return inTwo(f, b)
 	}},
-	"GetMany that leaves one out": {many: func(f *faulty, keys [][]byte, fn func(i int, value []byte, ok bool) error) error {
+	"a batch of shared keys in two steps": {want: "not linearizable: batches and snapshots", apply: func(f *faulty, b []write) error {
+		if len(b) == 0 || b[0].key[0] != byte(shared) {
+			return f.store.Apply(b)
+		}
+		return inTwo(f, b)
+	}},
+	"GetMany that leaves one out": {want: "GetMany gave|when all was quiet", many: func(f *faulty, keys [][]byte, fn func(i int, value []byte, ok bool) error) error {
 		return f.store.GetMany(keys, func(i int, value []byte, ok bool) error {
 			if i > 0 && i == len(keys)-1 && oneIn(20) {
 				return nil
@@ -370,7 +406,7 @@ var faults = map[string]*fault{
 			return fn(i, value, ok)
 		})
 	}},
-	"GetMany that gives the values of others": {many: func(f *faulty, keys [][]byte, fn func(i int, value []byte, ok bool) error) error {
+	"GetMany that gives the values of others": {want: "GetMany", many: func(f *faulty, keys [][]byte, fn func(i int, value []byte, ok bool) error) error {
 		last := []byte(nil)
 		return f.store.GetMany(keys, func(i int, value []byte, ok bool) error {
 			if give := last; ok && len(give) > 0 && oneIn(100) {
@@ -380,12 +416,12 @@ var faults = map[string]*fault{
 			return fn(i, value, ok)
 		})
 	}},
-	"Has of an absent key": {has: func(f *faulty, key []byte) (bool, error) {
+	"Has of an absent key": {want: "Has|not linearizable", has: func(f *faulty, key []byte) (bool, error) {
 		ok, err := f.store.Has(key)
 		return ok != oneIn(50), err
 	}},
-	"Len that counts too few": {len: func(f *faulty) int { return f.store.Len() / 3 }},
-	"a scan without a key": {scan: func(f *faulty, prefix []byte, fn func(key, value []byte) error) error {
+	"Len that counts too few": {want: "counts", len: func(f *faulty) int { return f.store.Len() / 3 }},
+	"a scan without a key": {want: "scan.*is absent|scan.*torn|scan.*newest|after opening|GetMany", scan: func(f *faulty, prefix []byte, fn func(key, value []byte) error) error {
 		n := 0
 		return f.store.Scan(prefix, func(key, value []byte) error {
 			if n++; n == 30 {
@@ -394,7 +430,7 @@ var faults = map[string]*fault{
 			return fn(key, value)
 		})
 	}},
-	"a scan with a key twice": {scan: func(f *faulty, prefix []byte, fn func(key, value []byte) error) error {
+	"a scan with a key twice": {want: "twice", scan: func(f *faulty, prefix []byte, fn func(key, value []byte) error) error {
 		n := 0
 		return f.store.Scan(prefix, func(key, value []byte) error {
 			if n++; n == 30 {
@@ -405,11 +441,11 @@ var faults = map[string]*fault{
 			return fn(key, value)
 		})
 	}},
-	"a snapshot that changes": {snapshot: func(f *faulty) (snapshot, error) {
+	"a snapshot that changes": {want: "a snapshot has changed|not linearizable: batches and snapshots", snapshot: func(f *faulty) (snapshot, error) {
 		s, err := f.store.Snapshot()
 		return liveSnapshot{s, f.store}, err
 	}},
-	"a snapshot of before": {snapshot: func(f *faulty) (snapshot, error) {
+	"a snapshot of before": {want: "a snapshot: .*(version|absent|empty|batch)|not linearizable: batches and snapshots", snapshot: func(f *faulty) (snapshot, error) {
 		s, err := f.store.Snapshot()
 		if err != nil {
 			return s, err
@@ -424,7 +460,7 @@ var faults = map[string]*fault{
 		f.fault.old = s
 		return give, nil
 	}},
-	"a backup of before": {backup: func(f *faulty, ctx context.Context, w io.Writer) (info freyja.BackupInfo, err error) {
+	"a backup of before": {want: "restored: ", backup: func(f *faulty, ctx context.Context, w io.Writer) (info freyja.BackupInfo, err error) {
 		f.fault.once.Do(func() {
 			var b bytes.Buffer
 			_, err = f.store.Backup(context.Background(), &b)
@@ -435,17 +471,18 @@ var faults = map[string]*fault{
 		}
 		return info, err
 	}},
-	"a backup that is cut off": {backup: func(f *faulty, ctx context.Context, w io.Writer) (info freyja.BackupInfo, err error) {
+	"a backup that is cut off": {want: "restore: ", backup: func(f *faulty, ctx context.Context, w io.Writer) (info freyja.BackupInfo, err error) {
 		var b bytes.Buffer
 		if info, err = f.store.Backup(ctx, &b); err == nil {
 			_, err = w.Write(b.Bytes()[:b.Len()/2])
 		}
 		return info, err
 	}},
-	"damage": {verify: func(*faulty) freyja.VerifyReport {
+	"damage": {want: "verify: damaged", verify: func(*faulty) freyja.VerifyReport {
 		return freyja.VerifyReport{Damages: []freyja.Damage{{Reason: "a test"}}}
 	}},
 	"a leak": {
+		want: "left over: ",
 		close: func(f *faulty) error {
 			leak.Lock()
 			defer leak.Unlock()
@@ -505,6 +542,8 @@ func TestFaultsAreNoticed(t *testing.T) {
 				err = runFaulty(t, seed+n, f)
 			}
 			require.Error(t, err)
+			require.NotEmpty(t, f.want)
+			require.Regexp(t, "(?s)"+f.want, err.Error())
 			t.Logf("%.200s", err)
 		})
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -350,7 +349,7 @@ func TestLedger(t *testing.T) {
 	before, lines := int64(0), 0
 	for _, text := range bytes.Split(bytes.TrimSpace(out.Bytes()), []byte("\n")) {
 		var o line
-		require.NoError(t, json.Unmarshal(text, &o), fmt.Sprintf("%s", text))
+		require.NoError(t, json.Unmarshal(text, &o), string(text))
 		require.GreaterOrEqual(t, o.Call, before)
 		before = o.Call
 		lines++

@@ -163,7 +163,7 @@ func (r *reader) has(i int, low uint64) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("Has: %s is there, and its versions from %d on are deletes", r.space.describe(i), low)
+	return fmt.Errorf("%s is there, says Has, and its versions from %d on are deletes", r.space.describe(i), low)
 }
 
 func (r *reader) readMany() error {

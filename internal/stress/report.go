@@ -15,10 +15,9 @@ func calls(c [counters]uint64) (n uint64) {
 	return n
 }
 
-func (t *totals) add(m mode, killed bool, p *plan, took time.Duration, done [counters]uint64) {
+func (t *totals) add(m mode, killed bool, done [counters]uint64) {
 	t.rounds++
 	t.byMode[m.name]++
-	t.busy += took
 	if killed {
 		t.kills++
 	}

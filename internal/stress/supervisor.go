@@ -37,11 +37,9 @@ type supervisor struct {
 
 // totals is what was done, over all rounds.
 type totals struct {
-	counts                               [counters]uint64
-	lives, rounds, kills, recovered      int
-	byMode                               map[string]int
-	busy                                 time.Duration
-	killedInFlight, killedBeforeTheStore int
+	counts               [counters]uint64
+	lives, rounds, kills int
+	byMode               map[string]int
 }
 
 // hangLimit is how much longer than planned a process may take before it counts as stuck: a loaded
@@ -141,7 +139,7 @@ func (s *supervisor) round(ctx context.Context, p *plan, m mode, dir string) (ki
 	killed, err = s.process(ctx, p, m, dir)
 	took := time.Since(start)
 	done := difference(ledgerCounts(dir), before)
-	s.totals.add(m, killed, p, took, done)
+	s.totals.add(m, killed, done)
 	fmt.Fprintln(s.out, roundLine(p, m, killed, took, done))
 	if err != nil {
 		return killed, s.keep(p, m, dir, err)
