@@ -183,7 +183,7 @@ func TestTimeoutIsInconclusive(t *testing.T) {
 // ended is a session whose store was filled by a round and closed, with a plan to check it.
 func ended(t *testing.T) *session {
 	dir, p := t.TempDir(), testPlan(uint64(time.Now().UnixNano()))
-	p.Opens = 1
+	p.Opens, p.Load = 1, 80*time.Millisecond
 	s, err := newSession(context.Background(), dir, p, openReal)
 	require.NoError(t, err)
 	require.NoError(t, s.run())
