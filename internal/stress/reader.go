@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/freyjadb/freyja"
@@ -35,11 +34,8 @@ func newReader() role {
 
 // yield lets others run. Readers never wait, and on few processors would leave nothing to the writers.
 func (r *reader) yield() {
-	switch {
-	case r.made%256 == 0:
+	if r.made%256 == 0 {
 		time.Sleep(50 * time.Microsecond)
-	case r.made%16 == 0:
-		runtime.Gosched()
 	}
 }
 

@@ -42,9 +42,22 @@ const (
 	planName    = "plan.json"
 	historyName = "history.jsonl"
 	outputName  = "output.txt"
+
+	backupName   = "backup"
+	restoredName = "restored"
 )
 
 func newSession(stop context.Context, dir string, p *plan, open opener) (*session, error) {
+	// A killed round may have left a copy behind, whole or in the making.
+	left, err := filepath.Glob(filepath.Join(dir, restoredName+"*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range left {
+		if err := os.RemoveAll(path); err != nil {
+			return nil, err
+		}
+	}
 	l, err := openLedger(filepath.Join(dir, ledgerName), p.Life)
 	if err != nil {
 		return nil, err
@@ -265,6 +278,9 @@ var errEnd = errors.New("the load ends")
 func (w *worker) goOn() bool {
 	if w.made++; w.made%64 == 0 {
 		w.flush()
+	}
+	if w.made%8 == 0 { // so that much meets on few processors, too
+		runtime.Gosched()
 	}
 	if w.group.ctx.Err() == nil {
 		return true

@@ -141,13 +141,14 @@ func (s *supervisor) round(ctx context.Context, p *plan, m mode, dir string) (ki
 	done := difference(ledgerCounts(dir), before)
 	s.totals.add(m, killed, done)
 	fmt.Fprintln(s.out, roundLine(p, m, killed, took, done))
-	if err != nil {
-		return killed, s.keep(p, m, dir, err)
+	if errors.As(err, &faultError{}) {
+		err = s.keep(p, m, dir, err)
 	}
-	return killed, nil
+	return killed, err
 }
 
-// process starts the process of a round and waits for it, or kills it.
+// process starts the process of a round and waits for it, or kills it. What is wrong with that is a
+// faultError; what is wrong with the machine is another.
 func (s *supervisor) process(ctx context.Context, p *plan, m mode, dir string) (killed bool, err error) {
 	output, err := os.Create(filepath.Join(dir, outputName))
 	if err != nil {
@@ -171,11 +172,11 @@ func (s *supervisor) process(ctx context.Context, p *plan, m mode, dir string) (
 	case readErr != nil:
 		return killed, readErr
 	case stuck:
-		return killed, fmt.Errorf("the process was stuck\n%s", text)
+		return killed, faultError{fmt.Errorf("the process was stuck\n%s", text)}
 	case bytes.Contains(text, []byte(faultPrefix)), bytes.Contains(text, []byte("DATA RACE")):
-		return killed, fmt.Errorf("%s", bytes.TrimPrefix(text, []byte(faultPrefix)))
+		return killed, faultError{fmt.Errorf("%s", bytes.TrimPrefix(text, []byte(faultPrefix)))}
 	case err != nil && !killed:
-		return killed, fmt.Errorf("the process ended: %w\n%s", err, text)
+		return killed, faultError{fmt.Errorf("the process ended: %w\n%s", err, text)}
 	}
 	return killed, nil
 }
@@ -253,7 +254,7 @@ func (s *supervisor) keep(p *plan, m mode, dir string, fault error) error {
 	fmt.Fprintf(s.out, "\nWRONG in life %d, round %d, %s: %s\n", p.Life.Number, p.Round, m.name, text)
 	fmt.Fprintf(s.out, "saved: %s (%s, %s, %s, %s, %s)\nto repeat: %s\n\n", to, storeName, ledgerName, planName, outputName, historyName,
 		s.command(p.Life.Number, m.name))
-	return faultError{fault}
+	return fault
 }
 
 // move renames a folder, or copies it to another file system.

@@ -92,7 +92,7 @@ func (w *worker) numbers() error {
 // backup writes a backup beside the load, restores it to another number of shards, and looks at
 // that.
 func (w *worker) backup() error {
-	path := filepath.Join(w.dir, "backup")
+	path := filepath.Join(w.dir, backupName)
 	low := w.ledger.all(w.ledger.landed)
 	whole, err := w.writeBackup(path)
 	defer os.Remove(path)
@@ -106,7 +106,7 @@ func (w *worker) backup() error {
 		return err
 	}
 	defer f.Close()
-	dir := filepath.Join(w.dir, "restored")
+	dir := filepath.Join(w.dir, restoredName)
 	opts := &freyja.Options{Shards: 1 << w.random.IntN(6), SegmentSize: max(w.plan.SegmentSize, 64<<10), Durability: freyja.Never}
 	err = freyja.Restore(context.Background(), bufio.NewReader(f), dir, opts)
 	w.did(opRestore)
