@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -103,7 +104,18 @@ func (s *session) checkAtRest() error {
 	if err := s.checkCounts(c); err != nil {
 		return err
 	}
-	return s.checkReads(c)
+	if err := s.checkReads(c); err != nil {
+		return err
+	}
+	report, err := s.db.Verify(context.Background(), nil)
+	s.count(opVerify)
+	if err == nil && len(report.Damages) > 0 {
+		err = fmt.Errorf("damaged: %+v", report.Damages)
+	}
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	return nil
 }
 
 // checkCounts compares what the store counts with what it has. Expired keys count until they are dropped.

@@ -74,9 +74,10 @@ func TestKilledRounds(t *testing.T) {
 }
 
 // TestSupervisorNoticesWhatEndsAWorker: a worker that panics, one with a data race that is killed before it can
-// end, and one whose store has lost a write between two rounds.
+// end, and ones whose store has lost a write or was damaged between two rounds.
 func TestSupervisorNoticesWhatEndsAWorker(t *testing.T) {
-	for what, want := range map[string]string{"panic": "a worker that panics", "race": "DATA RACE", "": "acknowledged version"} {
+	for what, want := range map[string]string{"panic": "a worker that panics", "race": "DATA RACE", "lost": "acknowledged version",
+		"damaged": "corrupt", "repaired": "repair: damaged"} {
 		t.Run(what, func(t *testing.T) {
 			s, out := newSupervisor(t)
 			dir := filepath.Join(s.dir, "life")
@@ -85,10 +86,14 @@ func TestSupervisorNoticesWhatEndsAWorker(t *testing.T) {
 			_, err := s.round(context.Background(), p, s.modes[0], dir)
 			require.NoError(t, err, out)
 			t.Setenv(workerEnv, what)
-			if what == "" {
+			switch what {
+			case "lost":
 				loseWrite(t, dir, p)
-			} else if what == "race" {
+			case "race":
 				p.KillAfter = 300 * time.Millisecond
+			case "damaged", "repaired":
+				damage(t, dir)
+				p.Repair = what == "repaired"
 			}
 			_, err = s.round(context.Background(), p, s.modes[0], dir)
 			require.ErrorContains(t, err, want)
@@ -104,6 +109,19 @@ func TestSupervisorNoticesWhatEndsAWorker(t *testing.T) {
 			require.NoError(t, err)
 			require.Greater(t, strings.Count(string(history), `"op":"Put"`), 10)
 		})
+	}
+}
+
+// damage flips a bit in the middle of the records of each segment.
+func damage(t *testing.T, dir string) {
+	segments, err := filepath.Glob(filepath.Join(dir, storeName, "*.seg"))
+	require.NoError(t, err)
+	require.NotEmpty(t, segments)
+	for _, path := range segments {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		text[4096+(len(text)-4096)/2] ^= 1
+		require.NoError(t, os.WriteFile(path, text, 0o644))
 	}
 }
 

@@ -39,6 +39,7 @@ const (
 	opOpen
 	opOpenReadOnly
 	opClose
+	opRepair
 	operations // how many there are; what follows are counts of other things
 
 	countAcked = iota - 1
@@ -63,7 +64,7 @@ var opNames = [operations]string{
 	"Get", "AppendGet", "View", "GetMany", "Has", "Len", "Scan", "All",
 	"Snapshot", "Snapshot.Get", "Snapshot.AppendGet", "Snapshot.View", "Snapshot.GetMany", "Snapshot.Has",
 	"Snapshot.Len", "Snapshot.Scan", "Snapshot.All", "Snapshot.Close",
-	"Sync", "Compact", "Verify", "Backup", "Restore", "Stats", "Usage", "Open", "Open read-only", "Close",
+	"Sync", "Compact", "Verify", "Backup", "Restore", "Stats", "Usage", "Open", "Open read-only", "Close", "Repair",
 }
 
 func (o op) String() string {

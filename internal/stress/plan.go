@@ -55,6 +55,7 @@ type plan struct {
 	Procs     int           // GOMAXPROCS
 	Upkeep    time.Duration // mean pause between two of Compact, Sync, Verify, Backup and so on
 
+	Repair    bool          // before it opens the store for the first time, which must change nothing
 	KillAfter time.Duration // 0: the process ends by itself
 }
 
@@ -120,6 +121,7 @@ func drawRound(l life, n int) *plan {
 		Procs:         1 + r.IntN(2*runtime.NumCPU()),
 		Upkeep:        pick(r, 2*time.Millisecond, 20*time.Millisecond, 200*time.Millisecond),
 	}
+	p.Repair = n > 0 && r.IntN(4) == 0
 	if r.IntN(6) == 0 {
 		p.CompactRate = 4 << 20
 	}

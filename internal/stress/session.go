@@ -70,6 +70,9 @@ func (s *session) storeDir() string { return filepath.Join(s.dir, storeName) }
 // run is the whole round. The error says what is wrong with the store.
 func (s *session) run() error {
 	goroutines := runtime.NumGoroutine()
+	if err := s.repair(); err != nil {
+		return err
+	}
 	for s.opening = range s.plan.Opens {
 		if s.stop.Err() != nil {
 			break
@@ -84,6 +87,33 @@ func (s *session) run() error {
 	s.db = nil // it would keep its mappings
 	return nothingLeft(goroutines)
 }
+
+// repair repairs a store that is sound, closed or killed as it may be: nothing may come of it.
+func (s *session) repair() error {
+	if !s.plan.Repair {
+		return nil
+	}
+	for deadline := time.Now().Add(lockTimeout); ; time.Sleep(time.Millisecond) {
+		report, err := freyja.Repair(context.Background(), s.storeDir(), nil)
+		switch {
+		case errors.Is(err, freyja.ErrLocked) && time.Now().Before(deadline):
+			continue
+		case errors.Is(err, freyja.ErrNotStore): // killed before it had made one
+			return nil
+		case err == nil && len(report.Damages) > 0:
+			err = fmt.Errorf("damaged: %+v", report.Damages)
+		}
+		if err != nil {
+			return fmt.Errorf("repair: %w", err)
+		}
+		s.count(opRepair)
+		return nil
+	}
+}
+
+// lockTimeout is how long to wait for the lock of a process that was killed: it goes when the kernel has
+// finished what that had under way.
+const lockTimeout = 20 * time.Second
 
 // cycle opens the store, checks it, puts it under load, checks it, and closes it.
 func (s *session) cycle() error {
@@ -152,10 +182,9 @@ func (s *session) openStore(readOnly bool) error {
 	return nil
 }
 
-// openRetrying waits for the lock of a process that was killed: it goes when the kernel has finished what
-// that had under way.
+// openRetrying opens the store, and waits for the lock of a process that was killed.
 func (s *session) openRetrying(opts *freyja.Options) (store, error) {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(lockTimeout); ; time.Sleep(time.Millisecond) {
 		db, err := s.open(s.storeDir(), opts)
 		if !errors.Is(err, freyja.ErrLocked) || time.Now().After(deadline) {
 			return db, err
