@@ -36,7 +36,7 @@ type faulty struct {
 
 // anyLookup is what the errors of lookups and of writes that met something wrong are like: which of them comes
 // first is up to the scheduler.
-const anyLookup = "has version|is absent|is empty|has the value of|met|refused|there|does not verify|bytes|acknowledged version|not linearizable|newest batch|torn"
+const anyLookup = "has version|a read of a closed store|is absent|is empty|has the value of|met|refused|there|does not verify|bytes|acknowledged version|not linearizable|newest batch|torn"
 
 // fault says how: each function that is set stands in for that of the store. Now and then is up to it.
 type fault struct {

@@ -42,7 +42,7 @@ func TestDraws(t *testing.T) {
 		for round := range l.Rounds {
 			p := drawRound(l, round)
 			require.Equal(t, p, drawRound(l, round))
-			require.LessOrEqual(t, l.Owners+l.Bankers+p.Readers+p.Clients+len([]string{"windows", "snapshots", "upkeep", "pressure"}), rings, "a history for each goroutine")
+			require.LessOrEqual(t, l.Owners+l.Bankers+p.Readers+p.Clients+len([]string{"windows", "snapshots", "pressure"})+upkeepers, rings, "a history for each goroutine")
 			require.Less(t, windowKeys*(1+p.Calls), ringSize, "a window fits")
 			durabilities[p.Durability] = true
 			kills += btoi(p.KillAfter > 0)

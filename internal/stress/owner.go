@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"time"
 
 	"github.com/freyjadb/freyja"
@@ -39,12 +40,16 @@ func (o *owner) step() error {
 		time.Sleep(time.Millisecond)
 		return o.read(i)
 	}
-	switch n := o.random.IntN(100); {
-	case n < 10:
+	switch n := o.random.IntN(400); {
+	case n < 40:
 		return o.read(i)
-	case n < 18 && !o.space.expires(i):
+	case n < 72 && !o.space.expires(i):
 		return o.refused(i)
-	case n < 32:
+	case n < 76 && !o.space.expires(i):
+		return o.overwriteViewed(i)
+	case n < 77:
+		return o.writeWhileScanning()
+	case n < 128:
 		return o.apply()
 	case o.space.expires(i):
 		return o.writeExpiring(i)
@@ -268,6 +273,47 @@ func (o *owner) enter(i int) (slot int) {
 	}
 	o.batch = append(o.batch, w)
 	return slot
+}
+
+// overwriteViewed writes a key while its value is in view: that stays as it is.
+func (o *owner) overwriteViewed(i int) error {
+	var inner error
+	o.did(opView)
+	err := o.db.View(o.space.keys[i], func(value []byte) error {
+		was := digestOf(value)
+		if inner = o.write(i); inner == nil && o.random.IntN(4) == 0 {
+			runtime.GC()
+		}
+		if digestOf(value) != was {
+			inner = fmt.Errorf("the value of %s changed in view, when it was overwritten", o.space.describe(i))
+		}
+		return nil
+	})
+	if inner != nil || errors.Is(err, freyja.ErrKeyNotFound) {
+		return inner
+	}
+	return o.fault(opView, err)
+}
+
+// writeWhileScanning writes keys that a scan is going over: it shows them as they were when it began.
+func (o *owner) writeWhileScanning() error {
+	low := o.ledger.all(o.ledger.landed)
+	var inner error
+	o.did(opScan)
+	err := o.db.Scan([]byte{byte(owned)}, func(key, value []byte) error {
+		i := o.space.number[string(key)]
+		if i < o.first || i >= o.first+o.n {
+			return nil
+		}
+		if _, inner = o.space.judge(i, low[i], low[i], value, true); inner == nil && !o.space.expires(i) && o.random.IntN(4) == 0 {
+			inner = o.write(i)
+		}
+		return inner
+	})
+	if inner != nil {
+		return inner
+	}
+	return o.fault(opScan, err)
 }
 
 // refused makes a write that must change nothing.

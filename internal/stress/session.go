@@ -228,7 +228,9 @@ func (s *session) load() error {
 		g.start(runWindows)
 	}
 	g.start(runSnapshots)
-	g.start(runUpkeep)
+	for i := range upkeepers {
+		g.start(newUpkeep(i))
+	}
 	if s.plan.Pressure {
 		g.start(runPressure)
 	}
@@ -242,6 +244,9 @@ func (s *session) load() error {
 	g.wg.Wait()
 	return g.failed()
 }
+
+// upkeepers is how many goroutines do what is done to a store as a whole.
+const upkeepers = 2
 
 // group is the goroutines of a load.
 type group struct {

@@ -14,11 +14,16 @@ import (
 	"github.com/freyjadb/freyja"
 )
 
-// runUpkeep does what is done to a store as a whole.
-func runUpkeep(w *worker) error {
+// newUpkeep does what is done to a store as a whole. There are several, so that one meets the other.
+func newUpkeep(number int) role {
+	return func(w *worker) error { return w.upkeep(number) }
+}
+
+func (w *worker) upkeep(number int) error {
 	tasks := []func(*worker) error{
 		(*worker).compact, (*worker).compact, (*worker).compact, (*worker).sync, (*worker).sync,
-		(*worker).verify, (*worker).backup, (*worker).numbers, (*worker).numbers,
+		(*worker).verify, (*worker).numbers, (*worker).numbers,
+		func(w *worker) error { return w.backup(number) },
 	}
 	for w.goOn() {
 		if err := pick(w.random, tasks...)(w); err != nil {
@@ -91,8 +96,8 @@ func (w *worker) numbers() error {
 
 // backup writes a backup beside the load, restores it to another number of shards, and looks at
 // that.
-func (w *worker) backup() error {
-	path := filepath.Join(w.dir, backupName)
+func (w *worker) backup(number int) error {
+	path := filepath.Join(w.dir, fmt.Sprint(backupName, number))
 	low := w.ledger.all(w.ledger.landed)
 	whole, err := w.writeBackup(path)
 	defer os.Remove(path)
@@ -106,7 +111,7 @@ func (w *worker) backup() error {
 		return err
 	}
 	defer f.Close()
-	dir := filepath.Join(w.dir, restoredName)
+	dir := filepath.Join(w.dir, fmt.Sprint(restoredName, number))
 	opts := &freyja.Options{Shards: 1 << w.random.IntN(6), SegmentSize: max(w.plan.SegmentSize, 64<<10), Durability: freyja.Never}
 	err = freyja.Restore(context.Background(), bufio.NewReader(f), dir, opts)
 	w.did(opRestore)
