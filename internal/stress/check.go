@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/anishathalye/porcupine"
-
-	"github.com/freyjadb/freyja"
 )
 
 // reconcile compares a store that was just opened with the ledger. What was acknowledged must be there. What was
@@ -179,104 +175,4 @@ func (s *session) judgeWindow(number int, w *window, keys []int) error {
 	s.ledger.add(countWindows, 1)
 	s.ledger.add(countWindowCalls, uint64(len(w.calls)))
 	return nil
-}
-
-// client is one of those that call in a window.
-type client struct {
-	*worker
-	number int
-	window int
-	keys   []int
-	seen   state // what it last saw of each
-	made   uint64
-}
-
-// runWindows has clients make calls on a few shared keys, again and again, and checks what they saw.
-func runWindows(w *worker) error {
-	clients := make([]*client, w.plan.Clients)
-	for i := range clients {
-		clients[i] = &client{worker: w.group.worker(), number: i}
-	}
-	for w.goOn() {
-		if err := oneWindow(w, clients); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func oneWindow(w *worker, clients []*client) error {
-	// In a window that a kill cuts off, no ring may have entries of the number from before.
-	number := int(w.ledger.words[windowWord].Add(1))
-	perm := w.random.Perm(w.space.life.Shared)[:windowKeys]
-	var keys []int
-	for _, n := range perm {
-		keys = append(keys, w.space.sharedKey(n))
-	}
-	begin, err := readShared(w, keys)
-	if err != nil {
-		return err
-	}
-	first := clients[0]
-	for n, i := range keys {
-		slot := first.ring.begin(entry{Call: now(), Op: opInit, Window: number, Key: i, New: begin[n]})
-		first.ring.end(slot, now(), resultYes)
-	}
-	errs := make([]error, len(clients))
-	done := make(chan struct{})
-	for n, c := range clients {
-		c.window, c.keys, c.seen = number, keys, begin
-		go func() {
-			defer func() { done <- struct{}{} }()
-			for range w.plan.Calls {
-				if errs[n] = c.call(); errs[n] != nil {
-					return
-				}
-			}
-		}()
-	}
-	for range clients {
-		<-done
-	}
-	for _, c := range clients {
-		c.flush()
-	}
-	if err := errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, errEnd) })...); err != nil {
-		return err
-	}
-	return judgeCalls(w, number, clients, keys)
-}
-
-// judgeCalls checks a window that has ended.
-func judgeCalls(w *worker, number int, clients []*client, keys []int) error {
-	end, err := readShared(w, keys)
-	if err != nil {
-		return err // if it is the end of the store, what opens it next checks
-	}
-	rings := make([]*ring, len(clients))
-	for n, c := range clients {
-		rings[n] = c.ring
-	}
-	history, _, ok := readWindow(number, rings)
-	if !ok {
-		return fmt.Errorf("window %d did not fit into the history", number)
-	}
-	history.close(end)
-	return w.judgeWindow(number, history, keys)
-}
-
-// readShared reads shared keys while nobody writes them.
-func readShared(w *worker, keys []int) (now state, err error) {
-	for n, i := range keys {
-		value, err := w.db.Get(w.space.keys[i])
-		if err != nil && !errors.Is(err, freyja.ErrKeyNotFound) {
-			return now, w.fault(opGet, err)
-		}
-		if err == nil {
-			if now[n], err = w.space.open(i, value); err != nil {
-				return now, err
-			}
-		}
-	}
-	return now, nil
 }

@@ -86,14 +86,14 @@ func notNil(b []byte) []byte {
 
 // write writes the next version of a key in one of the ways there are.
 func (o *owner) write(i int) error {
-	key, now := o.space.keys[i], o.current(i)
+	key, have := o.space.keys[i], o.current(i)
 	version, value := o.next(i)
 	o.ledger.begun(i).Store(version)
 	how := pick(o.random, opPut, opPut, opPutTTL, opUpdate, opCompareAndSwap, opPutIfAbsent)
 	switch {
 	case value == nil && (how == opPut || how == opPutTTL || how == opPutIfAbsent):
 		how = opDelete
-	case how == opPutIfAbsent && now != nil:
+	case how == opPutIfAbsent && have != nil:
 		how = opPut
 	}
 	slot := o.begin(how, i, version)
@@ -108,11 +108,11 @@ func (o *owner) write(i int) error {
 	case opPutIfAbsent:
 		done, err = o.db.PutIfAbsent(key, value)
 	case opCompareAndSwap:
-		done, err = o.db.CompareAndSwap(key, now, value)
+		done, err = o.db.CompareAndSwap(key, have, value)
 	case opUpdate:
 		var met error
 		err = o.db.Update(key, func(old []byte) ([]byte, error) {
-			met = o.same(i, old, now)
+			met = o.same(i, old, have)
 			return value, met
 		})
 		if met != nil {
@@ -122,11 +122,9 @@ func (o *owner) write(i int) error {
 	if err == nil && !done {
 		return fmt.Errorf("%v of %s, which has version %d, was refused", how, o.space.describe(i), version-1)
 	}
-	o.ring.end(slot, now64(), result(err))
+	o.ring.end(slot, now(), result(err))
 	return o.finish(how, err, len(value), i)
 }
-
-func now64() int64 { return now() }
 
 // result is what the history says of an error.
 func result(err error) uint64 {
@@ -204,7 +202,7 @@ func (o *owner) writeExpiring(i int) error {
 	if err == nil && !stored {
 		return fmt.Errorf("PutIfAbsent of %s, which is gone, was refused", o.space.describe(i))
 	}
-	o.ring.end(slot, now64(), result(err))
+	o.ring.end(slot, now(), result(err))
 	if err == nil {
 		earliest.Store(after(before, ttl))
 		latest.Store(after(time.Now(), ttl))
@@ -241,7 +239,7 @@ func (o *owner) apply() error {
 	}
 	err := o.db.Apply(o.batch)
 	for _, slot := range slots {
-		o.ring.end(slot, now64(), result(err))
+		o.ring.end(slot, now(), result(err))
 	}
 	return o.finish(opApply, err, size, keys...)
 }
@@ -318,19 +316,19 @@ func (o *owner) writeWhileScanning() error {
 
 // refused makes a write that must change nothing.
 func (o *owner) refused(i int) error {
-	key, now := o.space.keys[i], o.current(i)
+	key, have := o.space.keys[i], o.current(i)
 	junk := []byte("must never be seen")
 	switch o.random.IntN(4) {
 	case 0:
 		o.did(opPutIfAbsent)
-		if now == nil {
+		if have == nil {
 			return o.read(i)
 		}
 		stored, err := o.db.PutIfAbsent(key, junk)
 		return o.refusedOne(opPutIfAbsent, i, stored, err)
 	case 1:
 		o.did(opCompareAndSwap)
-		wrong := append([]byte("not "), now...)
+		wrong := append([]byte("not "), have...)
 		swapped, err := o.db.CompareAndSwap(key, wrong, junk)
 		return o.refusedOne(opCompareAndSwap, i, swapped, err)
 	case 2:
