@@ -56,6 +56,7 @@ type plan struct {
 	Upkeep    time.Duration // mean pause between two of Compact, Sync, Verify, Backup and so on
 
 	Repair    bool          // before it opens the store for the first time, which must change nothing
+	Peek      bool          // open it read-only before, which must show what opening it for writing keeps
 	KillAfter time.Duration // 0: the process ends by itself
 }
 
@@ -121,7 +122,7 @@ func drawRound(l life, n int) *plan {
 		Procs:         1 + r.IntN(2*runtime.NumCPU()),
 		Upkeep:        pick(r, 2*time.Millisecond, 20*time.Millisecond, 200*time.Millisecond),
 	}
-	p.Repair = n > 0 && r.IntN(4) == 0
+	p.Repair, p.Peek = n > 0 && r.IntN(4) == 0, n > 0 && r.IntN(3) == 0
 	if r.IntN(6) == 0 {
 		p.CompactRate = 4 << 20
 	}

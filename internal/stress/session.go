@@ -27,13 +27,14 @@ type session struct {
 	dir    string // has the store and what belongs to it
 	open   opener
 
-	db      store
-	opening int          // how often the store was opened
-	closing atomic.Bool  // ErrClosed is to be expected
-	budget  atomic.Int64 // bytes that owners may still write
-	opened  time.Time
-	held    []*heldSnapshot // what the snapshotter of the last load left; it alone uses it while it runs
-	stop    context.Context // ends when the round is to end early
+	db       store
+	opening  int             // number of the load
+	clean    bool            // it was closed, by this process
+	closing  atomic.Bool     // ErrClosed is to be expected
+	budget   atomic.Int64    // bytes that owners may still write
+	readOnly bool            // it is open so
+	held     []*heldSnapshot // what the snapshotter of the last load left; it alone uses it while it runs
+	stop     context.Context // ends when the round is to end early
 }
 
 const (
@@ -73,6 +74,9 @@ func (s *session) run() error {
 	if err := s.repair(); err != nil {
 		return err
 	}
+	if err := s.peek(); err != nil {
+		return fmt.Errorf("read-only, before anything else: %w", err)
+	}
 	for s.opening = range s.plan.Opens {
 		if s.stop.Err() != nil {
 			break
@@ -111,6 +115,25 @@ func (s *session) repair() error {
 	}
 }
 
+// peek looks at what the round before left without touching it. What was in flight is then settled: who
+// opens the store for writing must find the same.
+func (s *session) peek() error {
+	if !s.plan.Peek {
+		return nil
+	}
+	err := s.openStore(true)
+	if errors.Is(err, freyja.ErrNotStore) {
+		return nil
+	}
+	if err == nil {
+		err = s.reconcile()
+	}
+	if err != nil {
+		return err
+	}
+	return s.closeStore()
+}
+
 // lockTimeout is how long to wait for the lock of a process that was killed: it goes when the kernel has
 // finished what that had under way.
 const lockTimeout = 20 * time.Second
@@ -139,10 +162,10 @@ func (s *session) cycle() error {
 
 // lookAfter opens the store read-only, and once more for writing, and compares it with the ledger.
 func (s *session) lookAfter() error {
-	if _, err := os.Stat(s.storeDir()); s.plan.Opens == 0 && errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(s.storeDir()); errors.Is(err, os.ErrNotExist) {
 		return nil // killed before it had made one
 	}
-	for _, readOnly := range []bool{s.plan.Opens > 0, false} {
+	for _, readOnly := range []bool{s.clean, false} {
 		if err := s.openStore(readOnly); err != nil {
 			return err
 		}
@@ -172,11 +195,10 @@ func (s *session) openStore(readOnly bool) error {
 	if readOnly {
 		s.count(opOpenReadOnly)
 	}
-	s.db, s.opened = db, time.Now()
+	s.db, s.readOnly = db, readOnly
 	s.closing.Store(false)
 	s.budget.Store(s.plan.Budget)
-	closedBefore := s.opening > 0 || readOnly
-	if r := db.Recovery(); closedBefore && (!r.Clean || len(r.Cuts) > 0 || len(r.Removed) > 0) {
+	if r := db.Recovery(); s.clean && (!r.Clean || len(r.Cuts) > 0 || len(r.Removed) > 0) {
 		return fmt.Errorf("open after a clean close had to recover: %+v", r)
 	}
 	return nil
@@ -201,6 +223,7 @@ func (s *session) closeStore() error {
 		return fmt.Errorf("close: %w", err)
 	}
 	s.count(opClose)
+	s.clean = s.clean || !s.readOnly
 	if _, err := s.db.Get(s.space.keys[0]); !errors.Is(err, freyja.ErrClosed) {
 		return fmt.Errorf("a read of a closed store gave %v", err)
 	}
