@@ -320,12 +320,13 @@ func (g *group) failed() error {
 // worker is one goroutine of the load.
 type worker struct {
 	*session
-	group  *group
-	ring   *ring
-	random *rand.Rand
-	tally  [counters]uint64 // not yet in the ledger
-	made   int
-	buf    []byte
+	group   *group
+	ring    *ring
+	random  *rand.Rand
+	tally   [counters]uint64 // not yet in the ledger
+	flushed int64
+	made    int
+	buf     []byte
 }
 
 // errEnd ends a role, without a fault.
@@ -333,7 +334,7 @@ var errEnd = errors.New("the load ends")
 
 // goOn is true until the load is to end. Under a close it goes on until the store says so.
 func (w *worker) goOn() bool {
-	if w.made++; w.made%64 == 0 {
+	if w.made++; w.made%64 == 0 || now()-w.flushed > int64(10*time.Millisecond) { // a kill takes the rest
 		w.flush()
 	}
 	if w.made%8 == 0 { // so that much meets on few processors, too
@@ -352,7 +353,7 @@ func (w *worker) flush() {
 			w.ledger.add(i, n)
 		}
 	}
-	w.tally = [counters]uint64{}
+	w.tally, w.flushed = [counters]uint64{}, now()
 }
 
 func (w *worker) did(o op) { w.tally[o]++ }
