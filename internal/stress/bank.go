@@ -88,7 +88,11 @@ func (b *banker) move(balance []uint64, number uint64) (partners []int) {
 		return partners
 	}
 	sum := uint64(0)
-	for _, n := range b.random.Perm(len(balance))[:2+b.random.IntN(min(6, len(balance)-1))] {
+	most := min(6, len(balance)-1)
+	if b.random.IntN(3) == 0 {
+		most = len(balance) - 1
+	}
+	for _, n := range b.random.Perm(len(balance))[:2+b.random.IntN(most)] {
 		partners = append(partners, n)
 		sum += balance[n]
 		balance[n] = 0

@@ -32,7 +32,14 @@ func newOwner(number int) role {
 	}
 }
 
-func (o *owner) key() int { return o.first + o.random.IntN(o.n) }
+// key draws one of the owner's keys: mostly one of a quarter of them, which is another one in each round. So
+// most keys are left alone for long, deleted ones too, while the segments around them are compacted.
+func (o *owner) key() int {
+	if o.random.IntN(16) == 0 {
+		return o.first + o.random.IntN(o.n)
+	}
+	return o.first + (o.plan.Round*5+o.opening*3+o.random.IntN(max(o.n/4, 2)))%o.n
+}
 
 func (o *owner) step() error {
 	i := o.key()
@@ -224,10 +231,10 @@ func (o *owner) apply() error {
 	o.batch = o.batch[:0]
 	var keys []int
 	most := pick(o.random, 2, 4, 12, 40)
-	from := o.random.IntN(o.n)
+	from := o.key() - o.first
 	slots, size := []int{}, 0
-	for n := range 1 + o.random.IntN(min(most, o.n)) {
-		i := o.first + (from+n*7)%o.n
+	for n := range 1 + o.random.IntN(min(most, max(o.n/4, 2))) {
+		i := o.first + (from+n)%o.n
 		if o.space.expires(i) || contains(keys, i) {
 			continue
 		}
@@ -280,7 +287,7 @@ func (o *owner) overwriteViewed(i int) error {
 	err := o.db.View(o.space.keys[i], func(value []byte) error {
 		was := digestOf(value)
 		if inner = o.write(i); inner == nil && o.random.IntN(4) == 0 {
-			runtime.GC()
+			inner = o.removeAround()
 		}
 		if digestOf(value) != was {
 			inner = fmt.Errorf("the value of %s changed in view, when it was overwritten", o.space.describe(i))
@@ -291,6 +298,19 @@ func (o *owner) overwriteViewed(i int) error {
 		return inner
 	}
 	return o.fault(opView, err)
+}
+
+// removeAround has the store and the garbage collector remove what nobody uses.
+func (o *owner) removeAround() error {
+	o.did(opCompact)
+	_, err := o.db.Compact(o.group.ctx)
+	runtime.GC()
+	runtime.GC()
+	time.Sleep(100 * time.Microsecond) // cleanups run on a goroutine of their own
+	if errors.Is(err, freyja.ErrFull) {
+		return nil
+	}
+	return o.given(opCompact, err)
 }
 
 // writeWhileScanning writes keys that a scan is going over: it shows them as they were when it began.

@@ -26,6 +26,7 @@ type life struct {
 	MaxValue int // bytes
 	Rounds   int
 	Tiny     bool // segments of a few records
+	Kills    bool // short rounds that all end so, with much in batches
 	Fast     bool // in a folder where a sync costs nothing, if there is one
 }
 
@@ -56,6 +57,7 @@ type plan struct {
 	Upkeep    time.Duration // mean pause between two of Compact, Sync, Verify, Backup and so on
 
 	Repair    bool          // before it opens the store for the first time, which must change nothing
+	Forget    bool          // remove the extracts of the segments before, which cost time and nothing else
 	Peek      bool          // open it read-only before, which must show what opening it for writing keeps
 	KillAfter time.Duration // 0: the process ends by itself
 }
@@ -85,7 +87,10 @@ func drawLife(seed uint64, n int) life {
 		MaxValue: pick(r, 100, 2000, 60_000, 300_000),
 		Rounds:   1 + r.IntN(5),
 	}
-	switch r.IntN(4) {
+	switch r.IntN(5) {
+	case 2:
+		l.Kills, l.Rounds = true, 8+r.IntN(8)
+		l.Shards, l.Bankers, l.Accounts, l.MaxValue = max(l.Shards, 4), 3+r.IntN(4), 64, pick(r, 100, 2000)
 	case 0: // thousands of segments, so little may be live: a shard has 4,096
 		l.Tiny = true
 		l.Keys, l.Accounts = pick(r, 8, 20, 60), pick(r, 4, 16)
@@ -122,9 +127,13 @@ func drawRound(l life, n int) *plan {
 		Procs:         1 + r.IntN(2*runtime.NumCPU()),
 		Upkeep:        pick(r, 2*time.Millisecond, 20*time.Millisecond, 200*time.Millisecond),
 	}
-	p.Repair, p.Peek = n > 0 && r.IntN(4) == 0, n > 0 && r.IntN(3) == 0
+	p.Repair, p.Peek, p.Forget = n > 0 && r.IntN(4) == 0, n > 0 && r.IntN(3) == 0, n > 0 && r.IntN(3) == 0
 	if r.IntN(6) == 0 {
 		p.CompactRate = 4 << 20
+	}
+	if l.Kills {
+		p.Readers, p.Opens, p.Load = 1, 1, time.Duration(100+r.IntN(200))*time.Millisecond
+		p.Pressure = false // which is slow to begin
 	}
 	if l.Tiny {
 		p.SegmentSize = pick[int64](r, shard.MinSegmentSize, 512, 2048, 16<<10)
@@ -133,8 +142,11 @@ func drawRound(l life, n int) *plan {
 		p.DeadRatio = pick(r, 0, 0.05, 0.3)
 		p.Budget = min(p.Budget, 16<<20)
 	}
-	if n+1 < l.Rounds && r.IntN(2) == 0 {
+	if n+1 < l.Rounds && (l.Kills || r.IntN(2) == 0) {
 		p.KillAfter = time.Millisecond + time.Duration(r.Int64N(int64(p.Load)*int64(p.Opens)))
+		if l.Kills {
+			p.Load *= 4
+		}
 		if r.IntN(4) == 0 { // in the middle of recovery, or soon after
 			p.KillAfter = time.Duration(1+r.IntN(150)) * time.Millisecond
 		}

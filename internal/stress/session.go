@@ -17,6 +17,7 @@ import (
 	"github.com/freyjadb/freyja"
 	"github.com/freyjadb/freyja/hashidx"
 	"github.com/freyjadb/freyja/mmapio"
+	"github.com/freyjadb/freyja/shard"
 )
 
 // session is one round: a store in a folder of its own, with the ledger beside it.
@@ -71,7 +72,7 @@ func (s *session) storeDir() string { return filepath.Join(s.dir, storeName) }
 // run is the whole round. The error says what is wrong with the store.
 func (s *session) run() error {
 	goroutines := runtime.NumGoroutine()
-	if err := s.repair(); err != nil {
+	if err := errors.Join(s.forget(), s.repair()); err != nil {
 		return err
 	}
 	if err := s.peek(); err != nil {
@@ -90,6 +91,30 @@ func (s *session) run() error {
 	}
 	s.db = nil // it would keep its mappings
 	return nothingLeft(goroutines)
+}
+
+// forget removes some hint files and saved indexes. They are never the truth: what they say is read from the
+// segments then, deletes and all.
+func (s *session) forget() error {
+	if !s.plan.Forget {
+		return nil
+	}
+	random := source(s.space.seed, 6, uint64(s.plan.Round))
+	for _, ext := range []string{shard.HintExt, shard.SavedExt} {
+		paths, err := filepath.Glob(filepath.Join(s.storeDir(), "*"+ext))
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			if ext == shard.HintExt && random.IntN(2) == 0 {
+				continue
+			}
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // repair repairs a store that is sound, closed or killed as it may be: nothing may come of it.
