@@ -58,7 +58,7 @@ func (b *banker) loadBalances() error {
 // transfer makes one batch.
 func (b *banker) transfer() error {
 	if b.budget.Load() < 0 {
-		time.Sleep(time.Millisecond)
+		time.Sleep(5 * time.Millisecond)
 	}
 	number := b.ledger.landed(b.entry()).Load() + 1
 	next := append([]uint64(nil), b.balance...)
@@ -120,6 +120,9 @@ func (b *banker) move(balance []uint64, number uint64) (partners []int) {
 // finish enters what became of a batch.
 func (b *banker) finish(err error, next []uint64, keys int) error {
 	b.did(opApply)
+	for _, w := range b.batch {
+		b.budget.Add(-int64(len(w.value)) - 64)
+	}
 	landed, begun := b.ledger.landed(b.entry()), b.ledger.begun(b.entry())
 	switch {
 	case err == nil:

@@ -23,7 +23,7 @@ func testPlan(seed uint64) *plan {
 		Life: life{Seed: seed, Shards: 4, Owners: 2, Keys: 40, TTLKeys: 10, Bankers: 2, Accounts: 8, Shared: 4,
 			MaxValue: 2000, Rounds: 1},
 		SegmentSize: 64 << 10, Durability: freyja.Never, Readers: 2, Clients: 3, Calls: 15,
-		Opens: 2, Load: 300 * time.Millisecond, Budget: 64 << 20, Procs: 2, Upkeep: 3 * time.Millisecond,
+		Opens: 2, Load: 300 * time.Millisecond, Budget: 64 << 20, Procs: 2, Compact: true, Upkeep: 3 * time.Millisecond,
 	}
 }
 

@@ -302,8 +302,11 @@ func (o *owner) overwriteViewed(i int) error {
 
 // removeAround has the store and the garbage collector remove what nobody uses.
 func (o *owner) removeAround() error {
-	o.did(opCompact)
-	_, err := o.db.Compact(o.group.ctx)
+	var err error
+	if o.plan.Compact {
+		o.did(opCompact)
+		_, err = o.db.Compact(o.group.ctx)
+	}
 	runtime.GC()
 	runtime.GC()
 	time.Sleep(100 * time.Microsecond) // cleanups run on a goroutine of their own

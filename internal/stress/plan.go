@@ -50,7 +50,8 @@ type plan struct {
 	Opens     int           // how often the process opens the store; 0: only to check it
 	Load      time.Duration // after each of them
 	UnderLoad bool          // close while everything runs
-	Budget    int64         // bytes that the owners write after each opening
+	Compact   bool          // call Compact, and leave not all to what runs in the background
+	Budget    int64         // bytes that are written after each opening
 	Pressure  bool          // garbage collected all the time, little memory allowed
 	MemLimit  int64         // bytes, with Pressure
 	Procs     int           // GOMAXPROCS
@@ -90,7 +91,7 @@ func drawLife(seed uint64, n int) life {
 	switch r.IntN(5) {
 	case 2:
 		l.Kills, l.Rounds = true, 8+r.IntN(8)
-		l.Shards, l.Bankers, l.Accounts, l.MaxValue = max(l.Shards, 4), 3+r.IntN(4), 64, pick(r, 100, 2000)
+		l.Shards, l.Owners, l.Bankers, l.Accounts, l.MaxValue = max(l.Shards, 4), 1, 3+r.IntN(4), 64, pick(r, 100, 2000)
 	case 0: // thousands of segments, so little may be live: a shard has 4,096
 		l.Tiny = true
 		l.Keys, l.Accounts = pick(r, 8, 20, 60), pick(r, 4, 16)
@@ -121,6 +122,7 @@ func drawRound(l life, n int) *plan {
 		Opens:         1 + r.IntN(3),
 		Load:          time.Duration(300+r.IntN(2200)) * time.Millisecond,
 		UnderLoad:     r.IntN(3) == 0,
+		Compact:       r.IntN(2) == 0,
 		Budget:        pick[int64](r, 8<<20, 64<<20, 256<<20),
 		Pressure:      r.IntN(3) == 0,
 		MemLimit:      pick[int64](r, 16<<20, 32<<20, 64<<20),
@@ -132,7 +134,7 @@ func drawRound(l life, n int) *plan {
 		p.CompactRate = 4 << 20
 	}
 	if l.Kills {
-		p.Readers, p.Opens, p.Load = 1, 1, time.Duration(100+r.IntN(200))*time.Millisecond
+		p.Readers, p.Clients, p.Opens, p.Load = 0, 2, 1, time.Duration(100+r.IntN(200))*time.Millisecond
 		p.Pressure = false // which is slow to begin
 	}
 	if l.Tiny {

@@ -51,6 +51,9 @@ func (w *worker) given(o op, err error) error {
 }
 
 func (w *worker) compact() error {
+	if !w.plan.Compact {
+		return nil // what has just been deleted then lies in other segments than what it hides
+	}
 	ctx, cancel := w.context()
 	defer cancel()
 	_, err := w.db.Compact(ctx)
