@@ -91,23 +91,28 @@ func (s *Shard) getUnlikely(key []byte, hash uint64) (value []byte, pin Pin, err
 	for {
 		v := s.view.Load()
 		value, stale, err := v.find(key, hash, 0)
-		switch {
-		case err != nil:
-			return nil, nil, err
-		case !stale:
-			return value, v, nil
+		if stale {
+			if err := s.checkStale(v, err); err != nil {
+				return nil, nil, err
+			}
+			continue
 		}
-		if err := s.checkStale(v); err != nil {
+		if err != nil {
 			return nil, nil, err
 		}
+		return value, v, nil
 	}
 }
 
-// checkStale tells a view that was overtaken, which is to be loaded again, from one that is
-// current and yet lacks a segment. The second cannot be (see view), unless a slot is damaged.
-func (s *Shard) checkStale(v *view) error {
-	if s.view.Load() != v {
+// checkStale tells a view that was overtaken, which is to be loaded again, from one that is current and
+// yet lacks what a slot points to. The second cannot be (see view), unless a slot is damaged: then it
+// returns err, or that a segment is missing.
+func (s *Shard) checkStale(v *view, err error) error {
+	switch {
+	case s.view.Load() != v:
 		return nil
+	case err != nil:
+		return err
 	}
 	return s.missingSegment()
 }

@@ -113,7 +113,7 @@ func (f *Frozen) Get(key []byte, hash uint64) (value []byte, pin Pin, err error)
 		}
 	}
 	value, stale, err := f.v.find(key, hash, f.now)
-	if stale {
+	if stale && err == nil { // a snapshot's view is never overtaken
 		err = f.shard.missingSegment()
 	}
 	if err != nil {

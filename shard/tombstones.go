@@ -27,7 +27,7 @@ func (c *compaction) hasPut(key []byte, hash uint64) (found bool) {
 				return ErrClosed
 			}
 			if found, stale, err = v.holdsKey(key, hash); stale {
-				err = c.s.checkStale(v)
+				err = c.s.checkStale(v, err)
 			}
 		}
 		return err
@@ -43,7 +43,7 @@ func (v *view) holdsKey(key []byte, hash uint64) (found, stale bool, err error) 
 			return false, true, nil
 		}
 		if uint64(locationOffset(loc)) >= v.segments[number].size {
-			return false, false, v.damaged(loc, "record lies outside its segment")
+			return false, true, v.damaged(loc, "record lies outside its segment")
 		}
 		r, reason := decodeRecord(v.segments[number].seg.mapping.Bytes()[locationOffset(loc):], true)
 		if reason != "" {

@@ -12,7 +12,9 @@ import (
 //
 // Publish before use: the writer publishes a view that has a new segment before any slot points into
 // it, and a view that has a new table before it changes a slot of that table. So a reader that
-// meets a segment its view lacks holds a stale view, and loading the view again must help. A segment
+// meets a segment its view lacks holds a stale view, and loading the view again must help. So does one that
+// meets a place behind the end of a segment's mapping: a segment that rested after Open takes records again
+// under its number in a longer mapping (Shard.resume), which is published like a new segment. A segment
 // goes from the view only when no slot of the live table points into it any more, so a reader that
 // loads a view without it meets no such slot. Numbers of segments are given out again, but not while
 // a view with the former tenant is reachable (numbers.go): a reader's own view is one, so a location
@@ -51,8 +53,9 @@ func locationOffset(loc hashidx.Location) int64 {
 }
 
 // find walks all candidates of hash for key. It is the whole of a lookup, where Shard.Get is its
-// common case: the first candidate is the key's, without an expiry. A stale reports that v lacks a
-// segment that a slot points into. Otherwise err is nil, ErrKeyNotFound, what closed the shard, or
+// common case: the first candidate is the key's, without an expiry. A stale reports that v lacks what a
+// slot points to, as it does if it was overtaken. Err is then what is wrong if it was not, or nil for
+// Shard.missingSegment (checkStale). Otherwise err is nil, ErrKeyNotFound, what closed the shard, or
 // ErrCorrupt for a record that is not what was written.
 //
 // now is the time against which expiries count, in Unix nanoseconds, 0 for that of the call.
@@ -66,7 +69,7 @@ func (v *view) find(key []byte, hash uint64, now int64) (value []byte, stale boo
 			return nil, true, nil
 		}
 		if uint64(locationOffset(loc)) >= v.segments[number].size {
-			return nil, false, v.damaged(loc, "record lies outside its segment")
+			return nil, true, v.damaged(loc, "record lies outside its segment")
 		}
 		if value, found, err := v.examine(loc, key, now); found || err != nil {
 			return value, false, err
