@@ -117,7 +117,8 @@ func newFile(file *os.File, path string, have, size int64, head []byte) (f *File
 // have if that takes no writing.
 func reserve(file *os.File, path string, have, size int64) error {
 	if have > 0 {
-		if err := diskReserve(file, 0, have); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		err := diskReserve(file, 0, have)
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) && !hasBlocks(file, have) {
 			return fmt.Errorf("mmapio: reserve %q at offset 0: %w", path, cause(err))
 		}
 	}
@@ -135,6 +136,13 @@ func reserve(file *os.File, path string, have, size int64) error {
 		return fmt.Errorf("mmapio: reserve %q at offset %d: %w", path, have, cause(err))
 	}
 	return nil
+}
+
+// hasBlocks reports whether a file has as many blocks as its first length bytes take. A file system that is
+// full may refuse to reserve what it has reserved already (xfs does).
+func hasBlocks(file *os.File, length int64) bool {
+	info, err := file.Stat()
+	return err == nil && diskAllocated(info) >= length
 }
 
 // cutBack gives a file its old length again after it could not be extended.
