@@ -97,6 +97,7 @@ func (s *fullStore) check(what string) {
 func newFullStore(t *testing.T, kind diskKind, size int64) *fullStore {
 	s := &fullStore{t: t, kind: kind, disk: kind.disk(t, size), want: map[string][]byte{}}
 	s.open()
+	t.Cleanup(func() { _ = s.db.Close() }) // or what a test that failed has left could not be unmounted
 	return s
 }
 

@@ -35,10 +35,13 @@ var (
 	blockDisk = diskKind{name: "ext4-without-extents", size: 64 << 20,
 		mkfs: []string{"mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^extent,^64bit"}}
 
+	// writebackDisk lets a file have blocks before they are written.
+	writebackDisk = diskKind{name: "ext4-writeback", size: ext4Disk.size, mkfs: ext4Disk.mkfs, mount: ",data=writeback"}
+
 	// honestDisks keep what they promise when they reserve.
 	honestDisks = []diskKind{memoryDisk, ext4Disk, xfsDisk, blockDisk}
 	// journaledDisks can be shut down as by a power failure.
-	journaledDisks = []diskKind{ext4Disk, xfsDisk}
+	journaledDisks = []diskKind{ext4Disk, writebackDisk, blockDisk, xfsDisk}
 )
 
 // onEachDisk runs a test on every file system that keeps its promises.
