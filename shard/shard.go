@@ -288,6 +288,8 @@ func (s *Shard) Close() error {
 	s.mu.Lock() // as others may look: they find the shard closed before they look at these
 	defer s.mu.Unlock()
 	s.index = nil
+	// Whoever keeps a closed store keeps no mapping with it, or its disk could not be unmounted.
+	s.active, s.resting, s.spare, s.rolled, s.sealed, s.unsettled = nil, nil, nil, nil, nil, nil
 	return err
 }
 
