@@ -19,8 +19,8 @@ import (
 //   - The writer mutexes of all its shards are held while a batch is written. If the process dies
 //     meanwhile, no shard has anything behind its part, and the batch was not acknowledged.
 //   - If the machine dies, any part may be missing that no sync covered. No shard's sync is complete, and
-//     no mark promises anything from its part on, before the data of all other parts is on disk
-//     (sync.go). So what recovery cuts, the part and all behind it, was promised by nobody.
+//     no mark promises anything from its part on, before the data of all other parts is on disk, with that
+//     of all batches in front of them, with which they would be cut (sync.go). So what recovery cuts, the part and all behind it, was promised by nobody.
 //
 // A journal in which batches were written once more would give the same, for twice the bytes, and one
 // more file to recover from. Snapshots take the same mutexes, so they have all of a batch or nothing.

@@ -3,15 +3,17 @@ package shard
 import (
 	"fmt"
 	"slices"
+	"sort"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
 )
 
 // A sync has three steps: the data of the log goes to disk, then that of the other parts of every batch
-// in it, and only then the marks promise what is there. The order of the last two is what makes a batch
-// whole or absent after a power failure: as long as a part of it may be missing in some shard, no
-// shard has promised its own part or anything behind it, and recovery may cut there (tail.go).
+// in it, and of every batch in front of those parts, and only then the marks promise what is there. The
+// order of the last two is what makes a batch whole or absent after a power failure: as long as a part of it
+// may be missing in some shard, or may be cut with what is in front of it, no shard has promised its own part
+// or anything behind it, and recovery may cut there (tail.go).
 //
 // The first step has a mutex of its own, dataMu, so that shards can ask each other for it: its holder
 // waits for nothing but the disk and, for a moment, mu.
@@ -145,33 +147,62 @@ func (s *Shard) ensureData(seq uint64) error {
 	return err
 }
 
-// settle is the second step: of every batch with a part in the log up to seq, all parts are on disk
-// when it returns. Holds syncMu.
+// settle is the second step: of every batch with a part in the log up to seq, and of every batch in front
+// of such a part in another shard's log, and so on, all parts are on disk when it returns. Recovery ends a
+// log in front of a batch of which a part is missing, with all that is behind it there: so a part of a batch
+// that is promised here is safe only if no batch in front of it can be cut. Holds syncMu.
 func (s *Shard) settle(seq uint64) error {
-	s.mu.Lock()
-	n := 0
-	for n < len(s.unsettled) && s.unsettled[n].own(s) <= seq {
-		n++
+	own := s.unsettledBetween(0, seq)
+	if len(own) == 0 {
+		return nil
 	}
-	batches := s.unsettled[:n:n]
-	s.mu.Unlock()
-	for _, b := range batches {
-		for _, p := range b.parts {
-			if p.shard == s {
-				continue
-			}
-			if err := p.shard.ensureData(p.lastSeq); err != nil {
-				return err
-			}
+	for other, reached := range s.entangled(seq) {
+		if other == s {
+			continue
+		}
+		if err := other.ensureData(reached); err != nil {
+			return err
 		}
 	}
 	s.mu.Lock()
-	s.unsettled = s.unsettled[n:]
+	s.unsettled = s.unsettled[len(own):]
 	s.mu.Unlock()
-	if n > 0 {
-		crashpoint.At("sync.settled")
-	}
+	crashpoint.At("sync.settled")
 	return nil
+}
+
+// entangled is up to where the log of each shard must be on disk before that of s may be promised up to seq.
+// It ends: batches hold the mutexes of all their shards while they are written, so each is older than the
+// one that led to it.
+func (s *Shard) entangled(seq uint64) map[*Shard]uint64 {
+	reach := map[*Shard]uint64{s: seq}
+	looked := map[*Shard]uint64{} // up to where batches were looked at
+	for queue := []*Shard{s}; len(queue) > 0; queue = queue[1:] {
+		next := queue[0]
+		from, to := looked[next], reach[next]
+		looked[next] = to
+		for _, b := range next.unsettledBetween(from, to) {
+			for _, p := range b.parts {
+				// What is promised was settled before.
+				if p.lastSeq > reach[p.shard] && p.lastSeq > p.shard.synced.Load() {
+					reach[p.shard] = p.lastSeq
+					queue = append(queue, p.shard)
+				}
+			}
+		}
+	}
+	return reach
+}
+
+// unsettledBetween are the unsettled batches whose part in s ends behind from and not behind to.
+func (s *Shard) unsettledBetween(from, to uint64) []*batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	behind := func(seq uint64) int {
+		return sort.Search(len(s.unsettled), func(i int) bool { return s.unsettled[i].own(s) > seq })
+	}
+	i, n := behind(from), behind(to)
+	return s.unsettled[i:n:n]
 }
 
 // promise is the third step for the active segment. Holds syncMu.
