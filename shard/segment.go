@@ -192,5 +192,15 @@ func (seg *segment) seal(end int64, lastSeq uint64, state uint64) error {
 	return nil
 }
 
+// leaveEmpty gives up a segment without records whose file must stay, and gives back its space if it can. The
+// mapping goes in any case: nobody else will let go of it.
+func (seg *segment) leaveEmpty() error {
+	err := seg.file.Seal(headerSize)
+	if err != nil {
+		err = errors.Join(err, seg.file.Close())
+	}
+	return err
+}
+
 // bytes is the part of the mapping in front of end.
 func (seg *segment) bytes(end int64) []byte { return seg.mapping.Bytes()[:end] }

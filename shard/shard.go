@@ -289,7 +289,7 @@ func (s *Shard) Close() error {
 	defer s.mu.Unlock()
 	s.index = nil
 	// Whoever keeps a closed store keeps no mapping with it, or its disk could not be unmounted.
-	s.active, s.resting, s.spare, s.rolled, s.sealed, s.unsettled = nil, nil, nil, nil, nil, nil
+	s.active, s.resting, s.spare, s.rolled, s.sealed = nil, nil, nil, nil, nil
 	return err
 }
 
@@ -328,7 +328,7 @@ func (s *Shard) dropSpare() error {
 	s.spare = nil
 	spare.populating.Wait()
 	if err := s.cfg.Drop([]uint64{spare.id}); err != nil {
-		return errors.Join(err, spare.file.Seal(headerSize))
+		return errors.Join(err, spare.leaveEmpty())
 	}
 	return spare.file.Discard()
 }
