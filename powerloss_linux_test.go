@@ -122,6 +122,10 @@ type powerRun struct {
 
 	clock    atomic.Int64
 	dead     atomic.Bool
+	// failed is when the power began to go. What returned later does not count: a sync under way while ext4
+	// is shut down returns nil although it dropped what it was to write. A machine without power returns
+	// nothing to anybody.
+	failed   atomic.Int64
 	promised atomic.Int64 // what ended before this moment was covered by a Sync that returned
 
 	rounds, acknowledged, lost, cuts, opens int
@@ -180,6 +184,7 @@ func (r *powerRun) fail() {
 		wg.Go(func() { r.run(w) })
 	}
 	time.Sleep(time.Duration(r.rng.Int64N(int64(120 * time.Millisecond))))
+	r.failed.Store(r.clock.Add(1))
 	require.NoError(t, shutDown(r.dir))
 	r.dead.Store(true)
 	within(t, "the writers' end", wg.Wait)
@@ -304,9 +309,9 @@ func (r *powerRun) verifyOp(w *powerWriter, op *powerOp, there func(s int) bool)
 	t := r.t
 	first := there(op.places[0][0])
 	for _, p := range op.places {
-		require.Equal(t, first, there(p[0]), "a part of batch %d of writer %d is there", op.number, w.number)
+		require.Equal(t, first, there(p[0]), "a part of batch %d of writer %d is there: %+v, failed at %d, promised %d", op.number, w.number, *op, r.failed.Load(), r.promised.Load())
 	}
-	if op.end == 0 {
+	if op.end == 0 || op.end > r.failed.Load() {
 		return
 	}
 	r.acknowledged++
@@ -314,7 +319,7 @@ func (r *powerRun) verifyOp(w *powerWriter, op *powerOp, there func(s int) bool)
 		return
 	}
 	r.lost++
-	require.NotEqual(t, Always, r.opts.Durability, "write %d of writer %d is lost", op.number, w.number)
+	require.NotEqual(t, Always, r.opts.Durability, "write %d of writer %d is lost: %+v, failed at %d", op.number, w.number, *op, r.failed.Load())
 	require.Less(t, r.promised.Load(), op.end, "write %d of writer %d is lost, which was synced", op.number, w.number)
 }
 
