@@ -120,8 +120,8 @@ type powerRun struct {
 	db     *DB
 	writer []*powerWriter
 
-	clock    atomic.Int64
-	dead     atomic.Bool
+	clock atomic.Int64
+	dead  atomic.Bool
 	// failed is when the power began to go. What returned later does not count: a sync under way while ext4
 	// is shut down returns nil although it dropped what it was to write. A machine without power returns
 	// nothing to anybody.
