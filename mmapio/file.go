@@ -256,7 +256,8 @@ func (f *File) pages(from, to int64) ([]byte, error) {
 //
 // On windows, where a mapped file cannot be trimmed, it keeps its size, with whatever lies beyond
 // length. After an error every byte below length is still there; the file may be trimmed or not, and
-// Close is still to be called. Errors: the system's, os.ErrInvalid, os.ErrClosed.
+// Close is still to be called. If the process has no descriptor left (EMFILE, ENFILE) nothing was done, and
+// Seal can be tried again. Errors: the system's, os.ErrInvalid, os.ErrClosed.
 func (f *File) Seal(length int64) error {
 	if err := f.syncBeforeSeal(length); err != nil {
 		return err
@@ -264,14 +265,15 @@ func (f *File) Seal(length int64) error {
 	if f.writable == nil { // length 0, which is nothing to sync
 		return fmt.Errorf("mmapio: seal %q: %w", f.path, os.ErrClosed)
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
+	// First, so that a process that has no descriptor left can try again.
 	file, err := diskOpen(f.path, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("mmapio: open %q: %w", f.path, cause(err))
 	}
 	defer file.Close()
+	if err := f.Close(); err != nil {
+		return err
+	}
 	if canTrimMapped {
 		if err := diskTruncate(file, length); err != nil {
 			return fmt.Errorf("mmapio: truncate %q at offset %d: %w", f.path, length, cause(err))

@@ -1,9 +1,11 @@
 package shard
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
+	"syscall"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
@@ -262,11 +264,19 @@ func (s *Shard) tryWriteHint(seg *segment, h *hint) int64 {
 	return size
 }
 
-// syncFailed turns the whole store read-only. Holds syncMu.
+// syncFailed turns the whole store read-only, unless nothing was tried for want of a descriptor: then the
+// next sync does what this one did not. Holds syncMu.
 func (s *Shard) syncFailed(err error) error {
 	err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, faultError(err))
-	s.cfg.Health.Fail(err)
+	if !lacksDescriptor(err) {
+		s.cfg.Health.Fail(err)
+	}
 	return err
+}
+
+// lacksDescriptor reports whether err is from the opening of a file: no read, write or sync returns these.
+func lacksDescriptor(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // sealInBackground runs after a roll, so that sealing costs no writer anything: it syncs the log up to
@@ -278,7 +288,7 @@ func (s *Shard) sealInBackground() {
 		return
 	}
 	if err := s.sealLeft(); err != nil {
-		s.cfg.Logger.Error("store turns read-only", "error", s.syncFailed(err))
+		s.cfg.Logger.Error("segments were not sealed", "error", s.syncFailed(err), "read-only", s.cfg.Health.Err() != nil)
 	}
 }
 
