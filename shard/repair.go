@@ -324,7 +324,7 @@ func StoreOf(path string) (storeID [16]byte, shards int, ok bool) {
 	if !ok {
 		return storeID, 0, false
 	}
-	f, err := os.Open(path)
+	f, err := mmapio.OpenForReading(path)
 	if err != nil {
 		return storeID, 0, false
 	}

@@ -99,6 +99,10 @@ func (c *Config) newSegment(id uint64, m *mmapio.Mapping) *segment {
 	return &segment{cfg: c, id: id, path: m.Path(), mapping: m, base: unsafe.Pointer(unsafe.SliceData(b)), size: int64(len(b))}
 }
 
+// maxSegmentFile is the length in bytes that no segment file passes: header and records, or one record that is
+// larger than a segment.
+var maxSegmentFile = headerSize + max(MaxSegmentSize, headSize(MaxShards)+recordSize(MaxKeySize, MaxValueSize, 1))
+
 // openSegment maps a segment that the manifest lists and reads its header and mark. Its records
 // are not read yet.
 func (c *Config) openSegment(id uint64) (*segment, error) {
@@ -116,7 +120,7 @@ func (c *Config) openSegment(id uint64) (*segment, error) {
 	if info.Size() < headerSize {
 		return nil, corrupt(path, info.Size(), "file ends inside its header")
 	}
-	if info.Size() > headerSize+max(MaxSegmentSize, headSize(MaxShards)+recordSize(MaxKeySize, MaxValueSize, 1)) {
+	if info.Size() > maxSegmentFile {
 		return nil, corrupt(path, info.Size(), "file is larger than any segment")
 	}
 	var head [headerSize]byte
