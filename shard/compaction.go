@@ -480,8 +480,8 @@ func (c *compaction) removeInputs() {
 // remove removes a file that is no longer listed. If that fails (on windows as long as it is mapped) the
 // next Open does it.
 func (s *Shard) remove(path string) {
-	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
-		return // somebody else's, in the place of a hint file
+	if !isFile(path) {
+		return // there is none, or something of somebody else's in its place
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.cfg.Logger.Info("a file that is no longer used stays until the next Open", "file", path, "error", err)
