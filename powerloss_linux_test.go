@@ -352,8 +352,8 @@ func newPowerRun(t *testing.T, kind diskKind, mode Durability, seed uint64) *pow
 // TestPowerFailure: what survives on a real file system of what was written is what docs/durability.md says.
 func TestPowerFailure(t *testing.T) {
 	seed := logSeed(t)
-	rounds := atSize(6, 200)
-	for _, kind := range journaledDisks {
+	rounds, kinds := atSize(5, 200), atSize([]diskKind{ext4Disk, xfsDisk}, journaledDisks)
+	for _, kind := range kinds {
 		for _, mode := range []Durability{Never, Periodic, Always} {
 			t.Run(kind.name+"/"+mode.String(), func(t *testing.T) {
 				r := newPowerRun(t, kind, mode, seed)

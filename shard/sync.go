@@ -154,11 +154,14 @@ func (s *Shard) ensureData(seq uint64) error {
 // log in front of a batch of which a part is missing, with all that is behind it there: so a part of a batch
 // that is promised here is safe only if no batch in front of it can be cut. Holds syncMu.
 func (s *Shard) settle(seq uint64) error {
-	own := s.unsettledBetween(0, seq)
-	if len(own) == 0 {
+	s.mu.Lock()
+	own := s.unsettledUpTo(seq)
+	s.mu.Unlock()
+	if own == 0 {
 		return nil
 	}
-	for other, reached := range s.entangled(seq) {
+	reach, batches := s.entangled(seq)
+	for other, reached := range reach {
 		if other == s {
 			continue
 		}
@@ -166,45 +169,54 @@ func (s *Shard) settle(seq uint64) error {
 			return err
 		}
 	}
+	for _, b := range batches {
+		b.settled.Store(true)
+	}
 	s.mu.Lock()
-	s.unsettled = s.unsettled[len(own):]
+	s.unsettled = s.unsettled[own:]
 	s.mu.Unlock()
 	crashpoint.At("sync.settled")
 	return nil
 }
 
-// entangled is up to where the log of each shard must be on disk before that of s may be promised up to seq.
-// It ends: batches hold the mutexes of all their shards while they are written, so each is older than the
-// one that led to it.
-func (s *Shard) entangled(seq uint64) map[*Shard]uint64 {
-	reach := map[*Shard]uint64{s: seq}
-	looked := map[*Shard]uint64{} // up to where batches were looked at
+// entangled is up to where the log of each shard must be on disk before that of s may be promised up to seq, and
+// the batches for which that is so. It ends: batches hold the mutexes of all their shards while they are
+// written, so each is older than the one that led to it.
+func (s *Shard) entangled(seq uint64) (reach map[*Shard]uint64, batches []*batch) {
+	reach = map[*Shard]uint64{s: seq}
+	seen := map[*batch]bool{}
 	for queue := []*Shard{s}; len(queue) > 0; queue = queue[1:] {
 		next := queue[0]
-		from, to := looked[next], reach[next]
-		looked[next] = to
-		for _, b := range next.unsettledBetween(from, to) {
+		for _, b := range next.notSettledUpTo(reach[next]) {
+			if seen[b] {
+				continue
+			}
+			seen[b] = true
+			batches = append(batches, b)
 			for _, p := range b.parts {
-				// What is promised was settled before.
-				if p.lastSeq > reach[p.shard] && p.lastSeq > p.shard.synced.Load() {
+				if p.lastSeq > reach[p.shard] {
 					reach[p.shard] = p.lastSeq
 					queue = append(queue, p.shard)
 				}
 			}
 		}
 	}
-	return reach
+	return reach, batches
 }
 
-// unsettledBetween are the unsettled batches whose part in s ends behind from and not behind to.
-func (s *Shard) unsettledBetween(from, to uint64) []*batch {
+// notSettledUpTo are the batches whose part in s does not end behind seq and that no shard has settled. Those that
+// one has are at the beginning: with a batch all in front of it are settled.
+func (s *Shard) notSettledUpTo(seq uint64) []*batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	behind := func(seq uint64) int {
-		return sort.Search(len(s.unsettled), func(i int) bool { return s.unsettled[i].own(s) > seq })
-	}
-	i, n := behind(from), behind(to)
+	n := s.unsettledUpTo(seq)
+	i := sort.Search(n, func(i int) bool { return !s.unsettled[i].settled.Load() })
 	return s.unsettled[i:n:n]
+}
+
+// unsettledUpTo is how many batches in s.unsettled have a part in s that does not end behind seq. Holds mu.
+func (s *Shard) unsettledUpTo(seq uint64) int {
+	return sort.Search(len(s.unsettled), func(i int) bool { return s.unsettled[i].own(s) > seq })
 }
 
 // promise is the third step for the active segment. Holds syncMu.
