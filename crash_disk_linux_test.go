@@ -355,7 +355,7 @@ func testWritersGoOnOnFullDisk(t *testing.T, kind diskKind) {
 	s.check("full")
 	require.NoError(t, os.Remove(s.ballast()))
 	within(t, "overwriting", func() {
-		for n := range 6000 {
+		for n := range atSize(3000, 6000) {
 			require.True(t, s.overwrite(n*7), "write %d", n)
 		}
 	})

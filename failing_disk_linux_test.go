@@ -147,7 +147,7 @@ func TestSyncFails(t *testing.T) {
 // TestFullCopyOnWriteDisk: where a store into reserved space may need new space, a full disk is an error of
 // the write or of its sync all the same, and takes nothing that was acknowledged.
 func TestFullCopyOnWriteDisk(t *testing.T) {
-	s := newFullStore(t, btrfsDisk, 16<<20)
+	s := newFullStore(t, btrfsDisk, 8<<20)
 	defer func() { _ = s.db.Close() }()
 	for size := 1000; size > 0; size /= 10 {
 		for i := range 100_000 {
