@@ -166,6 +166,7 @@ func checkDamaged(t testing.TB, flags byte, program []byte) (opened bool) {
 	}
 	damaged := im.damage(program)
 	dir := damaged.write(t, fastDir(t))
+	defer os.RemoveAll(dir) // not only when all rounds are over
 	promised := im.promised(damaged, flags&1 == 0)
 	opts := damagedOptions()
 	opts.Shards = 0
