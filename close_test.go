@@ -232,3 +232,20 @@ func TestCloseInsideCallbacks(t *testing.T) {
 		return nil
 	}))
 }
+
+// TestClosedStoreMapsNothing: who keeps a store that is closed keeps nothing of its files with it.
+func TestClosedStoreMapsNothing(t *testing.T) {
+	requireNothingMapped(t)
+	dir := t.TempDir()
+	for _, readOnly := range []bool{false, true} {
+		db, err := Open(dir, &Options{ReadOnly: readOnly, SegmentSize: 1 << 10, firstSegmentSize: 256})
+		require.NoError(t, err)
+		if !readOnly {
+			fill(t, db, 300)
+		}
+		requireFilled(t, db, 300)
+		require.NoError(t, db.Close())
+		requireNothingMapped(t)
+		require.ErrorIs(t, db.Put([]byte("key"), nil), ErrClosed)
+	}
+}

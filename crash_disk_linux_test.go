@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"testing"
@@ -16,37 +17,12 @@ import (
 )
 
 // A full disk: an error that says so, and nothing else. Reads go on, nothing stored is lost, and writes
-// go on once there is space.
-
-// smallDisk mounts a file system of some bytes.
-func smallDisk(t *testing.T, size int) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
-		t.Skipf("a file system of a limited size cannot be mounted here (it takes root): %v", err)
-	}
-	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
-	return dir
-}
-
-// fillDisk writes a file until nothing more fits.
-func fillDisk(t *testing.T, path string) {
-	t.Helper()
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	require.NoError(t, err)
-	defer file.Close()
-	for chunk := make([]byte, 64<<10); len(chunk) > 0; {
-		_, err := file.Write(chunk)
-		if err != nil {
-			require.ErrorIs(t, err, syscall.ENOSPC)
-			chunk = chunk[:len(chunk)/2]
-		}
-	}
-}
+// go on once there is space. On every file system that can be had here (filesystem_linux_test.go).
 
 // fullStore is a store on a small disk, and what it has acknowledged.
 type fullStore struct {
 	t     *testing.T
+	kind  diskKind
 	disk  string
 	db    *DB
 	want  map[string][]byte
@@ -118,14 +94,17 @@ func (s *fullStore) check(what string) {
 	require.Equal(s.t, len(s.want), s.db.Len(), what)
 }
 
-func newFullStore(t *testing.T, size int) *fullStore {
-	s := &fullStore{t: t, disk: smallDisk(t, size), want: map[string][]byte{}}
+func newFullStore(t *testing.T, kind diskKind, size int64) *fullStore {
+	s := &fullStore{t: t, kind: kind, disk: kind.disk(t, size), want: map[string][]byte{}}
 	s.open()
+	t.Cleanup(func() { _ = s.db.Close() }) // or what a test that failed has left could not be unmounted
 	return s
 }
 
-func TestFullDisk(t *testing.T) {
-	s := newFullStore(t, 6<<20)
+func TestFullDisk(t *testing.T) { onEachDisk(t, testFullDisk) }
+
+func testFullDisk(t *testing.T, kind diskKind) {
+	s := newFullStore(t, kind, 6<<20)
 	require.NoError(t, os.WriteFile(s.ballast(), make([]byte, 2<<20), 0o644))
 	s.fill()
 	s.check("full")
@@ -166,8 +145,10 @@ func TestFullDisk(t *testing.T) {
 }
 
 // TestOpenOnFullDisk: a store whose disk is full to the last byte opens, serves, and writes again when it can.
-func TestOpenOnFullDisk(t *testing.T) {
-	s := newFullStore(t, 3<<20)
+func TestOpenOnFullDisk(t *testing.T) { onEachDisk(t, testOpenOnFullDisk) }
+
+func testOpenOnFullDisk(t *testing.T, kind diskKind) {
+	s := newFullStore(t, kind, 3<<20)
 	for range 300 {
 		require.True(t, s.put(1000))
 	}
@@ -198,8 +179,10 @@ func TestOpenOnFullDisk(t *testing.T) {
 }
 
 // TestCreateOnFullDisk: where there is no space for a store none is made, and none is in the way later.
-func TestCreateOnFullDisk(t *testing.T) {
-	s := &fullStore{t: t, disk: smallDisk(t, 1<<20), want: map[string][]byte{}}
+func TestCreateOnFullDisk(t *testing.T) { onEachDisk(t, testCreateOnFullDisk) }
+
+func testCreateOnFullDisk(t *testing.T, kind diskKind) {
+	s := &fullStore{t: t, kind: kind, disk: kind.disk(t, 1<<20), want: map[string][]byte{}}
 	fillDisk(t, s.ballast())
 	_, err := Open(s.dir(), s.options())
 	require.ErrorIs(t, err, syscall.ENOSPC)
@@ -211,8 +194,10 @@ func TestCreateOnFullDisk(t *testing.T) {
 
 // TestCloseOnFullDisk: closing gives up the segment that was prepared ahead. That takes a new manifest, and
 // where there is no space for that, the store must open all the same.
-func TestCloseOnFullDisk(t *testing.T) {
-	s := newFullStore(t, 3<<20)
+func TestCloseOnFullDisk(t *testing.T) { onEachDisk(t, testCloseOnFullDisk) }
+
+func testCloseOnFullDisk(t *testing.T, kind diskKind) {
+	s := newFullStore(t, kind, 3<<20)
 	segments := func() int {
 		names, err := filepath.Glob(filepath.Join(s.dir(), "*"+".seg"))
 		require.NoError(t, err)
@@ -242,7 +227,7 @@ func TestCloseOnFullDisk(t *testing.T) {
 // checkKilled opens what a killed process left, on a disk of its own that is full.
 func (s *fullStore) checkKilled(im files) {
 	t := s.t
-	disk := smallDisk(t, 3<<20)
+	disk := s.kind.disk(t, 3<<20)
 	dir := im.write(t, disk)
 	fillDisk(t, filepath.Join(disk, "ballast"))
 	db, err := Open(dir, s.options())
@@ -260,8 +245,10 @@ func (s *fullStore) checkKilled(im files) {
 }
 
 // TestTornTailOnFullDisk: recovery keeps what it cuts, or does not cut it.
-func TestTornTailOnFullDisk(t *testing.T) {
-	disk := smallDisk(t, 2<<20)
+func TestTornTailOnFullDisk(t *testing.T) { onEachDisk(t, testTornTailOnFullDisk) }
+
+func testTornTailOnFullDisk(t *testing.T, kind diskKind) {
+	disk := kind.disk(t, 2<<20)
 	s := newTornStore(t, func(db *DB, h *history) { h.put(t, db, "last", crashValue("last", 1, 300)) })
 	torn := tears["last bytes missing"](bytes.Clone(s.image[s.name]), s.from+100)
 	im := s.image.with(s.name, torn)
@@ -296,8 +283,10 @@ func (s *fullStore) overwrite(n int) bool {
 }
 
 // TestCompactOnFullDisk: a compaction for whose output there is no space changes nothing.
-func TestCompactOnFullDisk(t *testing.T) {
-	s := &fullStore{t: t, disk: smallDisk(t, 8<<20), want: map[string][]byte{}, byHand: true}
+func TestCompactOnFullDisk(t *testing.T) { onEachDisk(t, testCompactOnFullDisk) }
+
+func testCompactOnFullDisk(t *testing.T, kind diskKind) {
+	s := &fullStore{t: t, kind: kind, disk: kind.disk(t, 8<<20), want: map[string][]byte{}, byHand: true}
 	s.open()
 	for range 1500 {
 		require.True(t, s.put(1000))
@@ -346,8 +335,10 @@ func TestCompactOnFullDisk(t *testing.T) {
 
 // TestWritersGoOnOnFullDisk: where there is no space to compact, writers are told so, and do not wait for it; and
 // once there is, all is as before.
-func TestWritersGoOnOnFullDisk(t *testing.T) {
-	s := newFullStore(t, 8<<20)
+func TestWritersGoOnOnFullDisk(t *testing.T) { onEachDisk(t, testWritersGoOnOnFullDisk) }
+
+func testWritersGoOnOnFullDisk(t *testing.T, kind diskKind) {
+	s := newFullStore(t, kind, 8<<20)
 	for range 1500 {
 		require.True(t, s.put(1000))
 	}
@@ -364,7 +355,7 @@ func TestWritersGoOnOnFullDisk(t *testing.T) {
 	s.check("full")
 	require.NoError(t, os.Remove(s.ballast()))
 	within(t, "overwriting", func() {
-		for n := range 6000 {
+		for n := range atSize(3000, 6000) {
 			require.True(t, s.overwrite(n*7), "write %d", n)
 		}
 	})
@@ -382,7 +373,7 @@ func TestWritersGoOnOnFullDisk(t *testing.T) {
 
 // TestDeletedFilesGiveTheirSpaceBack asks the file system what is left of the segments that compaction removed.
 func TestDeletedFilesGiveTheirSpaceBack(t *testing.T) {
-	s := newFullStore(t, 8<<20)
+	s := newFullStore(t, memoryDisk, 8<<20)
 	for range 500 {
 		require.True(t, s.put(1000))
 	}
@@ -400,6 +391,23 @@ func TestDeletedFilesGiveTheirSpaceBack(t *testing.T) {
 		// Each file ends in the middle of a page, and there are the manifest, the lock and folders.
 		return int64(fs.Blocks-fs.Bfree)*fs.Bsize <= files+int64(2*segments+10)*4096
 	}), "the file system has not got back what was deleted")
+	require.NoError(t, s.db.Close())
+}
+
+// TestRemovedSegmentsMakeRoom: a disk that is full of segments which compaction removed, and which wait for the
+// collector to be unmapped, is not full.
+func TestRemovedSegmentsMakeRoom(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // as in a process that allocates little
+	s := newFullStore(t, memoryDisk, 8<<20)
+	for range 500 {
+		require.True(t, s.put(1000))
+	}
+	within(t, "overwriting", func() {
+		for n := range 20_000 {
+			require.True(t, s.overwrite(n*7), "write %d", n)
+		}
+	})
+	s.check("overwritten")
 	require.NoError(t, s.db.Close())
 }
 

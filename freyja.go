@@ -196,7 +196,10 @@ func (db *DB) checkFolder() error {
 // a store without segments. With segments there, a manifest that does not begin as ours is damage.
 func (db *DB) checkManifestMagic() error {
 	path := filepath.Join(db.dir, manifestName)
-	f, err := os.Open(path)
+	f, err := mmapio.OpenForReading(path)
+	if errors.Is(err, mmapio.ErrNotRegular) {
+		return fmt.Errorf("%w: %w", ErrNotStore, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -226,7 +229,7 @@ func (db *DB) takeLock() error {
 // loadOrCreateManifest holds the store's lock.
 func (db *DB) loadOrCreateManifest() (*manifest, error) {
 	path := filepath.Join(db.dir, manifestName)
-	b, err := os.ReadFile(path)
+	b, err := readManifest(path)
 	if errors.Is(err, os.ErrNotExist) && !db.opts.ReadOnly {
 		return db.createManifest(path)
 	}
@@ -375,7 +378,7 @@ func (db *DB) dropOrphans(m *manifest) error {
 				return err
 			}
 		}
-		if shard.IsExtract(e.Name(), m.lists) && e.Type().IsRegular() {
+		if shard.IsExtract(e.Name(), m.lists) && e.Type().IsRegular() && shard.MadeExtract(filepath.Join(db.dir, e.Name())) {
 			if err := mmapio.Remove(filepath.Join(db.dir, e.Name())); err != nil {
 				return err
 			}

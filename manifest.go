@@ -37,6 +37,8 @@ const (
 	manifestVersion    = 2
 	oldestVersion      = 1
 	manifestHeaderSize = 64
+	// maxManifestSize is more than any manifest has: 1,024 shards of 4,096 segments.
+	maxManifestSize = 64 << 20
 )
 
 type manifest struct {
@@ -129,6 +131,15 @@ func decodeManifest(b []byte) (*manifest, error) {
 		return corrupt(len(body)-len(rest), "bytes behind the last list")
 	}
 	return m, nil
+}
+
+// readManifest reads the file at path, which is to be a manifest.
+func readManifest(path string) ([]byte, error) {
+	b, err := mmapio.ReadFile(path, maxManifestSize)
+	if errors.Is(err, mmapio.ErrTooLong) || errors.Is(err, mmapio.ErrNotRegular) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return b, err
 }
 
 // rising reports whether each id is larger than the one before it.

@@ -97,7 +97,7 @@ func (r *repairer) run() (err error) {
 // readManifest reads the manifest, or makes one from the segments.
 func (r *repairer) readManifest() error {
 	path := filepath.Join(r.dir, manifestName)
-	b, err := os.ReadFile(path)
+	b, err := readManifest(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

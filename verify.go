@@ -3,7 +3,6 @@ package freyja
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -65,7 +64,7 @@ func (r *VerifyReport) add(v shard.Verified) {
 // verifyManifest reads the manifest again.
 func (db *DB) verifyManifest() []Damage {
 	path := filepath.Join(db.dir, manifestName)
-	b, err := os.ReadFile(path)
+	b, err := readManifest(path)
 	if err == nil {
 		_, err = decodeManifest(b)
 	}

@@ -31,7 +31,12 @@ var pageSize = int64(os.Getpagesize())
 func roundDown(n int64) int64 { return n &^ (pageSize - 1) }
 func roundUp(n int64) int64   { return roundDown(n + pageSize - 1) }
 
+// diskOpen opens a file, or a folder for reading. Whatever else has the name is an error: a link could lead to
+// what is not the store's, and a pipe or device would block or do who knows what.
 func diskOpen(path string, flag int) (*os.File, error) {
+	if err := checkRegular(path, flag); err != nil {
+		return nil, err
+	}
 	e := ioevent.Event{Op: ioevent.Open, Path: path}
 	if flag&os.O_CREATE != 0 {
 		e.Op = ioevent.Create
@@ -40,6 +45,21 @@ func diskOpen(path string, flag int) (*os.File, error) {
 		return nil, err
 	}
 	return os.OpenFile(path, flag, fileMode)
+}
+
+// checkRegular returns ErrNotRegular if path is something that may not be opened with flag. Links are followed
+// for reading alone. What cannot be looked at is for the opening to report.
+func checkRegular(path string, flag int) error {
+	reading := flag&(os.O_WRONLY|os.O_RDWR|os.O_CREATE) == 0
+	look := os.Lstat
+	if reading {
+		look = os.Stat
+	}
+	info, err := look(path)
+	if err != nil || info.Mode().IsRegular() || reading && info.IsDir() {
+		return nil
+	}
+	return ErrNotRegular
 }
 
 func diskRemove(path string) error {

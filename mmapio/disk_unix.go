@@ -39,6 +39,14 @@ func sysLimit(length int64) error {
 	return nil
 }
 
+// sysAllocated is how many bytes of blocks a file has.
+func sysAllocated(info os.FileInfo) int64 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return stat.Blocks * 512
+	}
+	return 0
+}
+
 // sysSyncRange waits until whole pages of f's writable mapping are on the medium. On linux MS_SYNC is
 // an fsync of the range, the disk's cache included; darwin needs F_FULLFSYNC for the latter.
 func sysSyncRange(f *File, pages []byte) error {

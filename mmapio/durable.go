@@ -3,6 +3,7 @@ package mmapio
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 )
@@ -29,12 +30,15 @@ func SyncDir(dir string) error {
 // ErrReplaced: the new content is in place and it is unknown which of the two a power failure would leave.
 func WriteFileAtomic(path string, data []byte) error {
 	tmp := path + tmpSuffix
+	if err := checkRegular(path, os.O_RDWR); err != nil {
+		return fmt.Errorf("mmapio: replace %q: %w", path, err)
+	}
 	if err := writeSynced(tmp, data); err != nil {
 		return err
 	}
 	if err := diskRename(tmp, path); err != nil {
 		err = fmt.Errorf("mmapio: rename %q to %q: %w", tmp, path, cause(err))
-		return errors.Join(err, Remove(tmp))
+		return errors.Join(err, removeLeft(tmp))
 	}
 	if err := SyncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("%w: %w", ErrReplaced, err)
@@ -57,7 +61,7 @@ func writeSynced(path string, data []byte) error {
 	}
 	if err != nil {
 		err = fmt.Errorf("mmapio: write %q: %w", path, cause(err))
-		return errors.Join(err, Remove(path))
+		return errors.Join(err, removeLeft(path))
 	}
 	return nil
 }
@@ -102,6 +106,14 @@ func Remove(path string) error {
 	return nil
 }
 
+// removeLeft removes a file that an error left over, and nothing that was in its way.
+func removeLeft(path string) error {
+	if checkRegular(path, os.O_RDWR) != nil {
+		return nil
+	}
+	return Remove(path)
+}
+
 // Rename gives what is at from the name to, and replaces a file that has it. It is durable after a SyncDir of
 // the folders of both. Errors wrap the system's.
 func Rename(from, to string) error {
@@ -138,9 +150,12 @@ func isFolder(path string) bool {
 // WriteFileUnsynced replaces the file at path as WriteFileAtomic does, but syncs nothing: a reader
 // sees the old content or the new, and after a power failure there may be either, a part, or nothing.
 // For what carries its own checksum and can be made again. Errors wrap the system's; the .tmp is then
-// removed.
+// removed. Neither function replaces or writes to what is not a regular file: that is ErrNotRegular.
 func WriteFileUnsynced(path string, parts ...[]byte) error {
 	tmp := path + tmpSuffix
+	if err := checkRegular(path, os.O_RDWR); err != nil {
+		return fmt.Errorf("mmapio: replace %q: %w", path, err)
+	}
 	err := writeParts(tmp, parts)
 	if err == nil {
 		if err = diskRename(tmp, path); err == nil {
@@ -148,7 +163,7 @@ func WriteFileUnsynced(path string, parts ...[]byte) error {
 		}
 	}
 	err = fmt.Errorf("mmapio: write %q: %w", path, cause(err))
-	return errors.Join(err, Remove(tmp))
+	return errors.Join(err, removeLeft(tmp))
 }
 
 func writeParts(path string, parts [][]byte) error {
@@ -167,4 +182,41 @@ func writeParts(path string, parts [][]byte) error {
 		err = closeErr
 	}
 	return err
+}
+
+// OpenForReading opens the file at path as it is. Errors wrap the system's, and ErrNotRegular, without waiting
+// for anything, if it is no file.
+func OpenForReading(path string) (*os.File, error) {
+	file, err := diskOpen(path, os.O_RDONLY)
+	if err == nil {
+		var info os.FileInfo
+		if info, err = file.Stat(); err == nil && !info.Mode().IsRegular() {
+			err = ErrNotRegular
+		}
+		if err != nil {
+			file.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mmapio: open %q: %w", path, cause(err))
+	}
+	return file, nil
+}
+
+// ReadFile returns the content of the file at path, which may have limit bytes at most: more is
+// ErrTooLong. Other errors are those of OpenForReading and the system's.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	file, err := OpenForReading(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = ErrTooLong
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mmapio: read %q: %w", path, cause(err))
+	}
+	return b, nil
 }

@@ -31,11 +31,12 @@ func TestWriteFileAtomicFailureKeepsOld(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "old", string(got))
 
-	// The rename fails: what it should replace is a folder with something in it.
+	// What it should replace is a folder with something in it.
 	path = filepath.Join(dir, "folder")
 	require.NoError(t, os.MkdirAll(filepath.Join(path, "kept"), 0o755))
 	err = WriteFileAtomic(path, []byte("new"))
-	require.ErrorContains(t, err, `rename "`+path+tmpSuffix+`"`)
+	require.ErrorContains(t, err, `replace "`+path+`"`)
+	require.ErrorIs(t, err, ErrNotRegular)
 	requireGone(t, path+tmpSuffix)
 	require.DirExists(t, filepath.Join(path, "kept"))
 }

@@ -118,7 +118,8 @@ func newFile(file *os.File, path string, have, size int64, head []byte) (f *File
 // have if that takes no writing.
 func reserve(file *os.File, path string, have, size int64) error {
 	if have > 0 {
-		if err := diskReserve(file, 0, have); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		err := diskReserve(file, 0, have)
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) && !hasBlocks(file, have) {
 			return fmt.Errorf("mmapio: reserve %q at offset 0: %w", path, cause(err))
 		}
 	}
@@ -136,6 +137,13 @@ func reserve(file *os.File, path string, have, size int64) error {
 		return fmt.Errorf("mmapio: reserve %q at offset %d: %w", path, have, cause(err))
 	}
 	return nil
+}
+
+// hasBlocks reports whether a file has as many blocks as its first length bytes take. A file system that is
+// full may refuse to reserve what it has reserved already (xfs does).
+func hasBlocks(file *os.File, length int64) bool {
+	info, err := file.Stat()
+	return err == nil && sysAllocated(info) >= length
 }
 
 // cutBack gives a file its old length again after it could not be extended.
@@ -278,7 +286,8 @@ func (f *File) pages(from, to int64) ([]byte, error) {
 //
 // On windows, where a mapped file cannot be trimmed, it keeps its size, with whatever lies beyond
 // length. After an error every byte below length is still there; the file may be trimmed or not, and
-// Close is still to be called. Errors: the system's, os.ErrInvalid, os.ErrClosed.
+// Close is still to be called. If the process has no descriptor left (EMFILE, ENFILE) nothing was done, and
+// Seal can be tried again. Errors: the system's, os.ErrInvalid, os.ErrClosed.
 func (f *File) Seal(length int64) error {
 	if err := f.syncBeforeSeal(length); err != nil {
 		return err
@@ -286,14 +295,15 @@ func (f *File) Seal(length int64) error {
 	if f.writable == nil { // length 0, which is nothing to sync
 		return fmt.Errorf("mmapio: seal %q: %w", f.path, os.ErrClosed)
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
+	// First, so that a process that has no descriptor left can try again.
 	file, err := diskOpen(f.path, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("mmapio: open %q: %w", f.path, cause(err))
 	}
 	defer file.Close()
+	if err := f.Close(); err != nil {
+		return err
+	}
 	if canTrimMapped {
 		if err := diskTruncate(file, length); err != nil {
 			return fmt.Errorf("mmapio: truncate %q at offset %d: %w", f.path, length, cause(err))

@@ -86,6 +86,11 @@ var (
 	// ErrReplaced: WriteFileAtomic has put the new content in place, but could not make that
 	// durable: after a power failure the old may be back.
 	ErrReplaced = errors.New("file is replaced, but not durably")
+	// ErrTooLong: a file has more bytes than its kind ever has. Returned by ReadFile.
+	ErrTooLong = errors.New("file is too long")
+	// ErrNotRegular: a name that is to be a file's is that of a link, a folder, a pipe, a device or a socket.
+	// It is left alone.
+	ErrNotRegular = errors.New("not a regular file")
 	// ErrIO: the operating system could not deliver or accept a mapped byte although the file is
 	// long enough: a bad sector, a vanished disk, no space on a file system that does not honour
 	// reservations. Found inside a FaultError.

@@ -91,5 +91,5 @@ func (w *Writer) Abort() error {
 		err = w.file.Close()
 		w.file = nil
 	}
-	return errors.Join(err, Remove(w.path))
+	return errors.Join(err, removeLeft(w.path))
 }

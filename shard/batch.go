@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
+	"sync/atomic"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 )
@@ -54,8 +56,12 @@ type Part struct {
 	lastSeq uint64 // of its last record
 }
 
-// batch is what the shards remember of a batch until it is settled: all of it on disk.
-type batch struct{ parts []batchPart } // immutable
+// batch is what the shards remember of a batch until it is settled: all of it on disk, with all batches in
+// front of its parts.
+type batch struct {
+	parts   []batchPart // rising by shard; immutable
+	settled atomic.Bool // some shard has settled it; the others need not
+}
 
 type batchPart struct {
 	shard   *Shard
@@ -64,10 +70,9 @@ type batchPart struct {
 
 // own is the sequence number of the last record in s.
 func (b *batch) own(s *Shard) uint64 {
-	for _, p := range b.parts {
-		if p.shard == s {
-			return p.lastSeq
-		}
+	i := sort.Search(len(b.parts), func(i int) bool { return b.parts[i].shard.cfg.Shard >= s.cfg.Shard })
+	if i < len(b.parts) && b.parts[i].shard == s {
+		return b.parts[i].lastSeq
 	}
 	return 0
 }

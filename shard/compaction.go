@@ -479,6 +479,9 @@ func (c *compaction) removeInputs() {
 // remove removes a file that is no longer listed. If that fails (on windows as long as it is mapped) the
 // next Open does it.
 func (s *Shard) remove(path string) {
+	if !isFile(path) {
+		return // there is none, or something of somebody else's in its place
+	}
 	if err := mmapio.Remove(path); err != nil {
 		s.cfg.Logger.Info("a file that is no longer used stays until the next Open", "file", path, "error", err)
 	}

@@ -352,6 +352,20 @@ func (h *hint) check(entries int) error {
 // HintName is the name of the hint file of a segment.
 func HintName(shard int, id uint64) string { return hintPath(SegmentName(shard, id)) }
 
+// MadeExtract reports whether a file begins as hint files and saved indexes do, or as a crash may leave one: with
+// nothing or zeros. Others that have such a name are not the store's.
+func MadeExtract(path string) bool {
+	file, err := mmapio.OpenForReading(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	var b [8]byte
+	n, _ := io.ReadFull(file, b[:])
+	magic := binary.NativeEndian.Uint64(b[:])
+	return usedBytes(b[:n]) == 0 || magic == hintMagic || magic == savedMagic
+}
+
 // IsExtract reports whether a file is a hint file or saved index of nothing that is listed, or half of
 // one: what a crash leaves of a file that is not synced because it can be made again.
 func IsExtract(name string, listed func(shard int, id uint64) bool) bool {

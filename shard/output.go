@@ -30,7 +30,7 @@ func (c *compaction) makeOutput() (err error) {
 	if c.tenancy, err = c.s.numbers.take(); err != nil {
 		return err
 	}
-	if err := c.write(size); err != nil {
+	if err := whenCollected(func() error { return c.write(size) }); err != nil {
 		return err
 	}
 	c.output.hint = c.s.tryWriteHint(c.output, c.hint)

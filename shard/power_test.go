@@ -173,3 +173,31 @@ func TestSyncSettlesWhatBatchesDependOn(t *testing.T) {
 	require.NoError(t, l.shards[3].Sync())
 	require.True(t, onDisk(0))
 }
+
+// TestSyncReachesBatchesInFront: a batch that is promised in one shard may lie behind another batch in a second
+// one, of which a third shard has a part. If that part were missing, the second shard's log would end in front
+// of both.
+func TestSyncReachesBatchesInFront(t *testing.T) {
+	l := newLone(t, 4, allHashes)
+	apply := func(shards ...int) {
+		var parts []Part
+		for _, i := range shards {
+			key := []byte{byte('a' + i)}
+			parts = append(parts, Part{Shard: l.shards[i], Ops: []Op{{Key: key, Value: make([]byte, 20), Hash: l.hash(key)}}})
+		}
+		_, err := Apply(parts)
+		require.NoError(t, err)
+	}
+	apply(2, 3)
+	apply(1, 2)
+	apply(0, 1)
+	s := l.shards[0]
+	require.NoError(t, s.Sync())
+	for i, other := range l.shards {
+		require.Equal(t, other.seq, other.dataSynced.Load(), "shard %d", i)
+	}
+	require.Empty(t, s.unsettled)
+	require.Len(t, l.shards[2].unsettled, 2, "nothing is promised there yet")
+	require.NoError(t, l.shards[2].Sync())
+	require.Empty(t, l.shards[2].unsettled)
+}

@@ -175,7 +175,7 @@ func (p *Preparer) makeAll(batch []request) {
 // after all, its file must stay: the next Open finds it empty and takes it off the list.
 func giveUp(seg *segment, err error) error {
 	if errors.Is(err, mmapio.ErrReplaced) {
-		return seg.file.Seal(headerSize)
+		return seg.leaveEmpty()
 	}
 	return seg.file.Discard()
 }

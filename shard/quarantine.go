@@ -1,7 +1,9 @@
 package shard
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -52,12 +54,12 @@ func freeName(path string) string {
 // is not of this store is left alone: both results are then empty.
 func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
 	path := c.segmentPath(id)
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", nil, fmt.Errorf("read segment: %w", err)
+	h := c.header(id)
+	b, err := readOrphan(path, &h)
+	if err != nil || b == nil {
+		return "", nil, err
 	}
 	used := usedBytes(b)
-	h := c.header(id)
 	if used > 0 && h.read(b, path) != nil {
 		return "", nil, nil
 	}
@@ -75,6 +77,38 @@ func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
 		return "", nil, fmt.Errorf("remove segment: %w", err)
 	}
 	return removed, cut, nil
+}
+
+// readOrphan reads a file that may be a segment, as a whole if it begins like one or with zeros and is no
+// larger than one; else it returns nil, as for a file that may not be read.
+func readOrphan(path string, h *segmentHeader) ([]byte, error) {
+	file, err := mmapio.OpenForReading(path)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read segment: %w", err)
+	}
+	defer file.Close()
+	page := make([]byte, headerSize)
+	n, err := io.ReadFull(file, page)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return page[:n], nil
+	}
+	if err == nil && usedBytes(page) > 0 && h.read(page, path) != nil {
+		return nil, nil
+	}
+	rest := []byte(nil)
+	if err == nil {
+		rest, err = io.ReadAll(io.LimitReader(file, maxSegmentFile-headerSize+1))
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read segment: %w", err)
+	case headerSize+int64(len(rest)) > maxSegmentFile:
+		return nil, nil
+	}
+	return append(page, rest...), nil
 }
 
 // superseded reports whether an unlisted segment is one that a compaction made, whose inputs are still

@@ -310,6 +310,9 @@ func (seg *segment) closeFile() error {
 func (r *Repair) RemoveOld() error {
 	var errs []error
 	for _, path := range r.remove {
+		if !isFile(path) {
+			continue // somebody else's
+		}
 		if err := mmapio.Remove(path); err != nil {
 			errs = append(errs, err)
 		}
@@ -324,7 +327,7 @@ func StoreOf(path string) (storeID [16]byte, shards int, ok bool) {
 	if !ok {
 		return storeID, 0, false
 	}
-	f, err := os.Open(path)
+	f, err := mmapio.OpenForReading(path)
 	if err != nil {
 		return storeID, 0, false
 	}
@@ -336,4 +339,10 @@ func StoreOf(path string) (storeID [16]byte, shards int, ok bool) {
 	copy(storeID[:], page[16:])
 	h := segmentHeader{storeID: storeID, shard: uint32(number), id: id, shards: headerShards(page)}
 	return storeID, int(h.shards), h.read(page, path) == nil
+}
+
+// isFile reports whether there is a file at path, and no link to one.
+func isFile(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular()
 }

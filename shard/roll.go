@@ -32,7 +32,7 @@ func (s *Shard) roll(size int64) error {
 	next.settleIn(tenancy)
 	s.publish(s.view.Load().with(next))
 	s.leaveActive()
-	s.active = next
+	s.active, s.unprepared = next, false
 	s.space.stuck = false
 	s.space.updated /= 2
 	s.dropSaved()
@@ -101,8 +101,12 @@ func (s *Shard) nextSegment(size int64) (*segment, error) {
 		s.spare = nil
 		return seg, nil
 	}
-	p := <-s.cfg.Preparer.prepare(&s.cfg, s.takeID(), max(size, s.nextCap(size)))
-	return p.seg, p.err
+	var p prepared
+	err := whenCollected(func() error {
+		p = <-s.cfg.Preparer.prepare(&s.cfg, s.takeID(), max(size, s.nextCap(size)))
+		return p.err
+	})
+	return p.seg, err
 }
 
 // nextCap is how many bytes of records the next segment is to hold: a part of what is live, so that space
@@ -142,9 +146,10 @@ func (s *Shard) takeID() uint64 {
 
 // prepareAhead starts the preparation of the next segment once the active one is more than half
 // full, so that no write waits for the system to reserve and map it. An empty or small
-// store thus has no segment it does not use. Holds mu.
+// store thus has no segment it does not use. If that failed it is not tried again, or each write would
+// try: the one that needs the segment will. Holds mu.
 func (s *Shard) prepareAhead() {
-	if s.spare != nil || s.pending != nil || s.active.end-headerSize <= (s.active.size-headerSize)/2 ||
+	if s.spare != nil || s.pending != nil || s.unprepared || s.active.end-headerSize <= (s.active.size-headerSize)/2 ||
 		s.space.owed || s.overBoundLocked(0) {
 		return
 	}
@@ -191,6 +196,7 @@ func (s *Shard) keepPrepared(p prepared) {
 	s.pending, s.space.pending = nil, 0
 	if p.err != nil {
 		s.cfg.Logger.Warn("the next segment was not prepared ahead", "shard", s.cfg.Shard, "error", p.err)
+		s.unprepared = true
 		return
 	}
 	s.spare = p.seg

@@ -198,7 +198,7 @@ func (r *Recovery) loadSaved(segs []*segment) bool {
 	r.s.publish(&view{})
 	r.s.numbers = &numbers{}
 	r.s.index = nil
-	if info, err := os.Stat(r.s.cfg.savedPath()); err == nil {
+	if info, err := os.Lstat(r.s.cfg.savedPath()); err == nil && info.Mode().IsRegular() {
 		r.s.savedSize = info.Size()
 	}
 	return false
@@ -208,7 +208,7 @@ var errSaved = errors.New("it is not of the shard as it is now")
 
 func (r *Recovery) tryToLoad(segs []*segment) error {
 	s := r.s
-	file, err := os.Open(s.cfg.savedPath())
+	file, err := mmapio.OpenForReading(s.cfg.savedPath())
 	if err != nil {
 		return err
 	}

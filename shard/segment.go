@@ -103,6 +103,10 @@ func (c *Config) newSegment(id uint64, m *mmapio.Mapping) *segment {
 	return &segment{cfg: c, id: id, path: m.Path(), mapping: m, base: unsafe.Pointer(unsafe.SliceData(b)), size: int64(len(b))}
 }
 
+// maxSegmentFile is the length in bytes that no segment file passes: header and records, or one record that is
+// larger than a segment.
+var maxSegmentFile = headerSize + max(MaxSegmentSize, headSize(MaxShards)+recordSize(MaxKeySize, MaxValueSize, 1))
+
 // openSegment maps a segment that the manifest lists and reads its header and mark. Its records
 // are not read yet.
 func (c *Config) openSegment(id uint64) (*segment, error) {
@@ -120,7 +124,7 @@ func (c *Config) openSegment(id uint64) (*segment, error) {
 	if info.Size() < headerSize {
 		return nil, corrupt(path, info.Size(), "file ends inside its header")
 	}
-	if info.Size() > headerSize+max(MaxSegmentSize, headSize(MaxShards)+recordSize(MaxKeySize, MaxValueSize, 1)) {
+	if info.Size() > maxSegmentFile {
 		return nil, corrupt(path, info.Size(), "file is larger than any segment")
 	}
 	var head [headerSize]byte
@@ -194,6 +198,16 @@ func (seg *segment) seal(end int64, lastSeq uint64, state uint64) error {
 	}
 	seg.file = nil
 	return nil
+}
+
+// leaveEmpty gives up a segment without records whose file must stay, and gives back its space if it can. The
+// mapping goes in any case: nobody else will let go of it.
+func (seg *segment) leaveEmpty() error {
+	err := seg.file.Seal(headerSize)
+	if err != nil {
+		err = errors.Join(err, seg.file.Close())
+	}
+	return err
 }
 
 // bytes is the part of the mapping in front of end.

@@ -149,20 +149,21 @@ type Shard struct {
 	closed bool       // guarded by mu
 
 	// The writer's state, guarded by mu.
-	index     *hashidx.Index
-	active    *segment   // takes the next record; nil until the first is written, and in a read-only shard
-	resting   *segment   // was active when the store was closed; becomes so again with the next write
-	rolled    []*segment // were active, are not sealed yet; oldest first
-	sealed    []*segment
-	spare     *segment        // prepared and not used yet
-	pending   <-chan prepared // a preparation under way delivers here; nil if none is
-	seq       uint64          // of the last record
-	nextID    uint64          // of the next segment's file
-	live      int64           // bytes of records that index slots point to
-	counts    Counts
-	unsettled []*batch // with a part that no sync has covered; oldest first
-	space     space    // what keeps the disk space in bounds
-	savedSize int64    // bytes of the saved index, 0 once it is out of date and gone
+	index      *hashidx.Index
+	active     *segment   // takes the next record; nil until the first is written, and in a read-only shard
+	resting    *segment   // was active when the store was closed; becomes so again with the next write
+	rolled     []*segment // were active, are not sealed yet; oldest first
+	sealed     []*segment
+	spare      *segment        // prepared and not used yet
+	pending    <-chan prepared // a preparation under way delivers here; nil if none is
+	unprepared bool            // a preparation failed since the last roll: the next segment waits for the write that needs it
+	seq        uint64          // of the last record
+	nextID     uint64          // of the next segment's file
+	live       int64           // bytes of records that index slots point to
+	counts     Counts
+	unsettled  []*batch // with a part that no sync has covered; oldest first
+	space      space    // what keeps the disk space in bounds
+	savedSize  int64    // bytes of the saved index, 0 once it is out of date and gone
 
 	numbers  *numbers      // of the segments
 	detached *atomic.Int64 // bytes of segment files removed and still mapped; not a part of Shard, see detach
@@ -288,6 +289,8 @@ func (s *Shard) Close() error {
 	s.mu.Lock() // as others may look: they find the shard closed before they look at these
 	defer s.mu.Unlock()
 	s.index = nil
+	// Whoever keeps a closed store keeps no mapping with it, or its disk could not be unmounted.
+	s.active, s.resting, s.spare, s.rolled, s.sealed = nil, nil, nil, nil, nil
 	return err
 }
 
@@ -341,7 +344,7 @@ func (s *Shard) dropSpare() error {
 	s.spare = nil
 	spare.populating.Wait()
 	if err := s.cfg.Drop([]uint64{spare.id}); err != nil {
-		return errors.Join(err, spare.file.Seal(headerSize))
+		return errors.Join(err, spare.leaveEmpty())
 	}
 	return spare.file.Discard()
 }

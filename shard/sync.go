@@ -1,18 +1,21 @@
 package shard
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"sort"
+	"syscall"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
 )
 
 // A sync has three steps: the data of the log goes to disk, then that of the other parts of every batch
-// in it and of what these depend on, and only then the marks promise what is there. The order of the last
-// two is what makes a batch whole or absent after a power failure: as long as a part of it may be missing
-// in some shard, no shard has promised its own part or anything behind it, and recovery may cut there
-// (tail.go).
+// in it, and of every batch in front of those parts, and only then the marks promise what is there. The
+// order of the last two is what makes a batch whole or absent after a power failure: as long as a part of it
+// may be missing in some shard, or may be cut with what is in front of it, no shard has promised its own part
+// or anything behind it, and recovery may cut there (tail.go).
 //
 // The first step has a mutex of its own, dataMu, so that shards can ask each other for it: its holder
 // waits for nothing but the disk and, for a moment, mu.
@@ -146,71 +149,78 @@ func (s *Shard) ensureData(seq uint64) error {
 	return err
 }
 
-// settle is the second step: when it returns, no batch in the log up to seq can be taken out of it by
-// recovery. It is not enough that all parts of those batches are on disk. A part in another shard goes if
-// that shard's log must end in front of it, which is so if an older batch there lacks a part in a third
-// shard. So all that reachedBy lists goes to disk. Holds syncMu.
+// settle is the second step: of every batch with a part in the log up to seq, and of every batch in front
+// of such a part in another shard's log, and so on, all parts are on disk when it returns. Recovery ends a
+// log in front of a batch of which a part is missing, with all that is behind it there: so a part of a batch
+// that is promised here is safe only if no batch in front of it can be cut.
+//
+// With all of that on disk recovery ends none of these logs there. For if it did, take the first it ends: it
+// ends in front of a batch of which another of them lacks a part, although that is on disk; so recovery had
+// ended that one before. Holds syncMu.
 func (s *Shard) settle(seq uint64) error {
-	if s.countUnsettled(seq) == 0 {
+	s.mu.Lock()
+	own := s.unsettledUpTo(seq)
+	s.mu.Unlock()
+	if own == 0 {
 		return nil
 	}
-	for t, seq := range s.reachedBy(seq) {
-		if t == s {
+	reach, batches := s.entangled(seq)
+	for other, reached := range reach {
+		if other == s {
 			continue
 		}
-		if err := t.ensureData(seq); err != nil {
+		if err := other.ensureData(reached); err != nil {
 			return err
 		}
 	}
-	n := s.countUnsettled(seq)
+	for _, b := range batches {
+		b.settled.Store(true)
+	}
 	s.mu.Lock()
-	s.unsettled = s.unsettled[n:]
+	s.unsettled = s.unsettled[own:]
 	s.mu.Unlock()
 	crashpoint.At("sync.settled")
 	return nil
 }
 
-// countUnsettled is how many batches that are not settled have their part in the log up to seq.
-func (s *Shard) countUnsettled(seq uint64) (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for n < len(s.unsettled) && s.unsettled[n].own(s) <= seq {
-		n++
-	}
-	return n
-}
-
-// reachedBy is how far the logs of shards must be on disk for the log of s to stay up to seq: s itself up to
-// seq, and with a log up to some record every part of every batch in it up to there. With all of that on
-// disk recovery ends none of these logs there. For if it did, take the first it ends: it ends in front of a
-// batch of which another of them lacks a part, although that is on disk; so recovery had ended that one before.
-//
-// A batch that is listed in one shard is in all of its shards, since all their mutexes were held when it was
-// entered. What is settled has its part of this on disk already and is not listed.
-func (s *Shard) reachedBy(seq uint64) map[*Shard]uint64 {
-	reached := map[*Shard]uint64{s: seq}
-	rest := map[*Shard][]*batch{} // not looked at yet
-	for todo := []*Shard{s}; len(todo) > 0; {
-		t := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		list, ok := rest[t]
-		if !ok {
-			t.mu.Lock()
-			list = t.unsettled
-			t.mu.Unlock()
-		}
-		for len(list) > 0 && list[0].own(t) <= reached[t] {
-			for _, p := range list[0].parts {
-				if p.lastSeq > reached[p.shard] {
-					reached[p.shard] = p.lastSeq
-					todo = append(todo, p.shard)
+// entangled is up to where the log of each shard must be on disk before that of s may be promised up to seq, and
+// the batches for which that is so. It ends: batches hold the mutexes of all their shards while they are
+// written, so each is older than the one that led to it.
+func (s *Shard) entangled(seq uint64) (reach map[*Shard]uint64, batches []*batch) {
+	reach = map[*Shard]uint64{s: seq}
+	seen := map[*batch]bool{}
+	for queue := []*Shard{s}; len(queue) > 0; queue = queue[1:] {
+		next := queue[0]
+		for _, b := range next.notSettledUpTo(reach[next]) {
+			if seen[b] {
+				continue
+			}
+			seen[b] = true
+			batches = append(batches, b)
+			for _, p := range b.parts {
+				if p.lastSeq > reach[p.shard] {
+					reach[p.shard] = p.lastSeq
+					queue = append(queue, p.shard)
 				}
 			}
-			list = list[1:]
 		}
-		rest[t] = list
 	}
-	return reached
+	return reach, batches
+}
+
+// notSettledUpTo are the batches whose part in s does not end behind seq and that no shard has settled. Those that
+// one has are at the beginning: with a batch all in front of it are settled.
+func (s *Shard) notSettledUpTo(seq uint64) []*batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.unsettledUpTo(seq)
+	i := sort.Search(n, func(i int) bool { return !s.unsettled[i].settled.Load() })
+	return s.unsettled[i:n:n]
+}
+
+// unsettledUpTo is how many batches in s.unsettled have a part in s that does not end behind seq. Holds mu.
+func (s *Shard) unsettledUpTo(seq uint64) int {
+	return sort.Search(len(s.unsettled), func(i int) bool { return s.unsettled[i].own(s) > seq })
 }
 
 // promise is the third step for the active segment. Holds syncMu.
@@ -271,11 +281,19 @@ func (s *Shard) tryWriteHint(seg *segment, h *hint) int64 {
 	return size
 }
 
-// syncFailed turns the whole store read-only. Holds syncMu.
+// syncFailed turns the whole store read-only, unless nothing was tried for want of a descriptor: then the
+// next sync does what this one did not. Holds syncMu.
 func (s *Shard) syncFailed(err error) error {
 	err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, faultError(err))
-	s.cfg.Health.Fail(err)
+	if !lacksDescriptor(err) {
+		s.cfg.Health.Fail(err)
+	}
 	return err
+}
+
+// lacksDescriptor reports whether err is from the opening of a file: no read, write or sync returns these.
+func lacksDescriptor(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // sealInBackground runs after a roll, so that sealing costs no writer anything: it syncs the log up to
@@ -287,7 +305,7 @@ func (s *Shard) sealInBackground() {
 		return
 	}
 	if err := s.sealLeft(); err != nil {
-		s.cfg.Logger.Error("store turns read-only", "error", s.syncFailed(err))
+		s.cfg.Logger.Error("segments were not sealed", "error", s.syncFailed(err), "read-only", s.cfg.Health.Err() != nil)
 	}
 }
 
