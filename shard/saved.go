@@ -104,10 +104,30 @@ func (s *savedSegment) restore(seg *segment) {
 // saveIndex writes the saved index, without a sync: it is only worth something if it is whole, and its
 // checksums tell. The shard is closed, its files are as they stay. Failing costs the next Open time.
 func (s *Shard) saveIndex() {
-	if err := s.tryToSave(); err != nil {
+	err := s.syncHints()
+	if err == nil {
+		err = s.tryToSave()
+	}
+	if err != nil {
 		s.cfg.Logger.Warn("index was not saved", "shard", s.cfg.Shard, "error", err)
 	}
 	crashpoint.At("close.saved")
+}
+
+// syncHints puts hint files on disk that may not be there. A saved index keeps the next Open from looking at
+// them, so without this a power failure could leave some in pieces until somebody misses them. Holds syncMu;
+// closed is set.
+func (s *Shard) syncHints() error {
+	for _, seg := range s.segmentsLocked() {
+		if !seg.hintUnsynced {
+			continue
+		}
+		if err := mmapio.SyncFile(hintPath(seg.path)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		seg.hintUnsynced = false
+	}
+	return nil
 }
 
 func (s *Shard) tryToSave() error {

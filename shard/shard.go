@@ -84,7 +84,6 @@ import (
 
 	"github.com/freyjadb/freyja/hashidx"
 	"github.com/freyjadb/freyja/internal/crashpoint"
-	"github.com/freyjadb/freyja/mmapio"
 )
 
 // Config is what a shard must know of its store. All fields are required unless they say otherwise.
@@ -316,24 +315,9 @@ func (s *Shard) closeFiles() error {
 	}
 	crashpoint.At("close.closed")
 	if errors.Join(errs...) == nil {
-		s.syncHints()
 		s.saveIndex()
 	}
 	return errors.Join(append(errs, s.unmapWriters())...)
-}
-
-// syncHints puts hint files on disk that may not be there. The saved index that comes next keeps the
-// next Open from looking at them, so a power failure after it could leave some in pieces until somebody
-// misses them. Holds syncMu; closed is set.
-func (s *Shard) syncHints() {
-	for _, seg := range s.segmentsLocked() {
-		if !seg.hintUnsynced {
-			continue
-		}
-		if err := mmapio.SyncFile(hintPath(seg.path)); err != nil {
-			s.cfg.Logger.Warn("hint file was not synced", "segment", seg.path, "error", err)
-		}
-	}
 }
 
 // dropSpare takes the segment that was prepared ahead out of the store. On a full disk there may be no

@@ -123,10 +123,13 @@ func (s *Shard) syncLog(activeState uint64) error {
 func (s *Shard) syncData(list func() []reach) ([]reach, error) {
 	s.dataMu.Lock()
 	defer s.dataMu.Unlock()
+	if err := s.cfg.Health.Err(); err != nil {
+		return nil, err
+	}
 	reached := list()
 	for _, r := range reached {
 		if err := r.seg.syncData(r.end); err != nil {
-			return nil, err
+			return nil, s.failLocked(err)
 		}
 	}
 	s.dataSynced.Store(max(s.dataSynced.Load(), lastOf(reached)))
@@ -227,14 +230,20 @@ func (s *Shard) unsettledUpTo(seq uint64) int {
 func (s *Shard) promise(r reach) error {
 	s.dataMu.Lock()
 	defer s.dataMu.Unlock()
-	return r.seg.promise(r.end, r.lastSeq, stateOpen)
+	if err := s.cfg.Health.Err(); err != nil {
+		return err
+	}
+	return s.failLocked(r.seg.promise(r.end, r.lastSeq, stateOpen))
 }
 
 // sealLocked is the third step for a segment that takes no more records now. Holds syncMu.
 func (s *Shard) sealLocked(r reach, state uint64) error {
 	s.dataMu.Lock()
 	defer s.dataMu.Unlock()
-	return r.seg.seal(r.end, r.lastSeq, state)
+	if err := s.cfg.Health.Err(); err != nil {
+		return err
+	}
+	return s.failLocked(r.seg.seal(r.end, r.lastSeq, state))
 }
 
 // sealRolled seals a segment that the writer has left, and moves it to those that are. Holds syncMu.
@@ -282,11 +291,21 @@ func (s *Shard) tryWriteHint(seg *segment, h *hint) int64 {
 }
 
 // syncFailed turns the whole store read-only, unless nothing was tried for want of a descriptor: then the
-// next sync does what this one did not. Holds syncMu.
+// next sync does what this one did not. Holds syncMu or dataMu.
 func (s *Shard) syncFailed(err error) error {
 	err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, faultError(err))
 	if !lacksDescriptor(err) {
 		s.cfg.Health.Fail(err)
+	}
+	return err
+}
+
+// failLocked is syncFailed for who holds dataMu, and returns err as it is. It must come before dataMu is let go:
+// whoever takes it next would sync the same pages once more, and be told that all is well, as the kernel
+// reports what it could not write to one caller only.
+func (s *Shard) failLocked(err error) error {
+	if err != nil {
+		_ = s.syncFailed(err)
 	}
 	return err
 }
