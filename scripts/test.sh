@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Tests everything in the repository: format, vet, staticcheck, builds for all supported platforms,
 # tests with the race detector, the same again with released mappings made inaccessible, the
-# crash suites, and a short run of every fuzz target.
+# failure suites (power, calls, file systems, processes), stress, and a short run of every fuzz target.
+# Tests that need root, loop devices, mkfs.ext4, mkfs.xfs or mkfs.btrfs are skipped where these are missing.
 #
 #   scripts/test.sh          what CI runs: about 20 minutes on 2 cores
 #   scripts/test.sh --long   the nightly sizes: more crash rounds, longer stress and fuzzing; hours
@@ -10,16 +11,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 fuzz_time=10s
+stress_time=60s
 test_timeout=20m
 case "${1:-}" in
 "") ;;
 --long)
 	export FREYJA_LONG=1
 	fuzz_time=10m
+	stress_time=1h
 	test_timeout=12h
 	;;
 *)
-	sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+	sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
 	exit 2
 	;;
 esac
@@ -66,11 +69,16 @@ in_modules go run "$staticcheck" ./...
 step "tests with the race detector"
 in_modules go test -race -count=1 -timeout "$test_timeout" ./...
 
+# Not the failures of disks and machines: they say nothing about who still uses a mapping.
 step "tests with the race detector and released mappings poisoned"
-FREYJA_POISON=1 go test -race -count=1 -timeout "$test_timeout" . ./shard ./hashidx ./mmapio
+FREYJA_POISON=1 go test -race -count=1 -timeout "$test_timeout" \
+	-skip 'PowerFailure|EveryCallFails|Disk|Permissions|StrangeThings|DamagedFolder|Limit|Sizes' . ./shard ./hashidx ./mmapio
 
-step "tests without the race detector: those that count allocations"
-go test -count=1 -timeout "$test_timeout" -run "Alloc|Example|Frozen" ./...
+step "tests without the race detector: those that count allocations, and failures of calls and power"
+go test -count=1 -timeout "$test_timeout" -run "Alloc|Example|Frozen|EveryCallFails|PowerFailure|Limit" ./...
+
+step "stress, all modes, $stress_time"
+scripts/stress.sh --for "$stress_time"
 
 step "fuzz targets, $fuzz_time each"
 for package in $(go list ./...); do

@@ -119,7 +119,7 @@ func (r *Recovery) loadHints(l *loader, arena *hintArena) error {
 		if err == nil {
 			r.report.Hints++
 			l.hints[i], seg.hint = h, int64(len(h.data))
-			seg.hintUnsynced = true // it may be in the page cache alone, if its process died
+			seg.hintState = hintFound
 			if !c.SkipChecksum {
 				seg.pages = newPages(seg.size, seg.mark.end, seg.mark.lastSeq)
 			}

@@ -119,16 +119,32 @@ func (s *Shard) saveIndex() {
 // closed is set.
 func (s *Shard) syncHints() error {
 	for _, seg := range s.segmentsLocked() {
-		if !seg.hintUnsynced {
-			continue
+		path, err := hintPath(seg.path), error(nil)
+		switch seg.hintState {
+		case hintFound:
+			var b []byte
+			if b, err = mmapio.ReadFile(path, seg.hint); err == nil {
+				err = mmapio.RewriteHead(path, b)
+			}
+		case hintWritten:
+			err = mmapio.SyncFile(path)
 		}
-		if err := mmapio.SyncFile(hintPath(seg.path)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return errors.Join(err, mmapio.Remove(path))
 		}
-		seg.hintUnsynced = false
+		seg.hintState = hintOnDisk
 	}
 	return nil
 }
+
+// hintState is how sure it is that a segment's hint file, if it has one, is on disk.
+type hintState uint8
+
+const (
+	hintOnDisk  hintState = iota // it is: it was there when the store was closed and the index saved
+	hintWritten                  // by this process
+	hintFound                    // by this process, in the page cache at least: who wrote it may have died, or failed to sync it
+)
 
 func (s *Shard) tryToSave() error {
 	segs := s.segmentsLocked()

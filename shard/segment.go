@@ -40,9 +40,8 @@ type segment struct {
 	// that is not new, whose pages are there or come as they are met.
 	populateTo int64
 
-	// hintUnsynced: its hint file may not be on disk. Set by who writes or opens that, read in Close, when nobody
-	// does any more.
-	hintUnsynced bool
+	// hintState is set by who writes or reads the hint file, and read in Close, when nobody does any more.
+	hintState hintState
 
 	// Guarded by Shard.dataMu once the segment is published.
 	file      *mmapio.File // the writer's mapping; nil in a sealed segment. Stores go through it under Shard.mu.

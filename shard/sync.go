@@ -285,7 +285,9 @@ func (s *Shard) tryWriteHint(seg *segment, h *hint) int64 {
 	if err != nil {
 		s.cfg.Logger.Warn("hint file was not written", "segment", seg.path, "error", err)
 	}
-	seg.hintUnsynced = err == nil
+	if err == nil {
+		seg.hintState = hintWritten
+	}
 	crashpoint.At("seal.hinted")
 	return size
 }
