@@ -229,10 +229,11 @@ func wholeBatches(logs [][]powerEntry, span powerSpan, fits [][]bool) ([]int, er
 	return largest, nil
 }
 
-func clearAny(fits []bool) (any bool) {
-	any = slices.Contains(fits, true)
+// clearAny clears fits, and reports whether there was anything to clear.
+func clearAny(fits []bool) bool {
+	there := slices.Contains(fits, true)
 	clear(fits)
-	return any
+	return there
 }
 
 // states is what the shards have after so many entries.

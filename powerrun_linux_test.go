@@ -185,7 +185,6 @@ func (r *powerRun) generation(d *disks, number int, last bool) error {
 	case next >= 0:
 		return r.goOn(d, h, crashes[next], filepath.Join(r.parent, fmt.Sprintf("disk-%d", number+1)))
 	}
-	// No call came to a failure: the store that was closed goes on.
 	return fmt.Errorf("generation %d saw no failure in %d calls", number, w.Events())
 }
 
