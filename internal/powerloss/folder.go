@@ -5,7 +5,6 @@ package powerloss
 import (
 	"bytes"
 	"encoding/binary"
-	"os"
 	"syscall"
 	"unsafe"
 )
@@ -20,14 +19,14 @@ type entry struct {
 // readFolder lists the files and folders in a folder. os.ReadDir has no inodes, and asking for each file's
 // would be most of the cost of a simulation.
 func readFolder(path string) (list []entry, err error) {
-	folder, err := os.Open(path)
+	folder, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer folder.Close()
+	defer syscall.Close(folder)
 	buffer := make([]byte, 8<<10)
 	for {
-		n, err := syscall.ReadDirent(int(folder.Fd()), buffer)
+		n, err := syscall.ReadDirent(folder, buffer)
 		if err == syscall.EINTR {
 			continue
 		}
