@@ -92,15 +92,14 @@ func newPowerRun(t testing.TB, rng *rand.Rand, opts Options, counts *powerCounts
 		s := int(hash.hash([]byte(key))) & (opts.Shards - 1)
 		r.keys[s] = append(r.keys[s], key)
 	}
-	r.opts.watchSync = func() func() {
-		r.watched.mu.Lock()
-		defer r.watched.mu.Unlock()
-		if r.watched.span != nil {
-			return func() {}
-		}
-		return r.watched.history.syncing()
-	}
 	return r
+}
+
+// optionsOn are those of a store on a disk, which is told of the syncs of Periodic.
+func (r *powerRun) optionsOn(w *watchedDisk) *Options {
+	opts := r.opts
+	opts.watchSync = w.syncing
+	return &opts
 }
 
 // run is the whole program: it makes a store, and goes through some generations.
@@ -122,7 +121,7 @@ func (r *powerRun) run(d *disks, generations int) error {
 	}
 	r.dir, r.history, r.model = filepath.Join(root, "store"), newPowerHistory(empty), cloneStates(empty)
 	r.watched = d.add(r.watch(disk, r.history))
-	if r.db, err = Open(r.dir, &r.opts); err != nil {
+	if r.db, err = Open(r.dir, r.optionsOn(r.watched)); err != nil {
 		return err
 	}
 	for n := range generations {
@@ -219,7 +218,7 @@ func (r *powerRun) restart(d *disks, h *powerHistory, kill *powerKill) error {
 	w.span = &span
 	d.add(w)
 	store := filepath.Join(kill.disk.Root(), "store")
-	db, err := Open(store, &r.opts)
+	db, err := Open(store, r.optionsOn(w))
 	if err != nil {
 		return fmt.Errorf("after the death of the process: %w", err)
 	}
@@ -255,7 +254,7 @@ func (r *powerRun) recover(d *disks, h *powerHistory, crash powerCrash, root str
 	}
 	d.add(w)
 	dir := filepath.Join(root, "store")
-	db, err := Open(dir, &r.opts)
+	db, err := Open(dir, r.optionsOn(w))
 	if err != nil {
 		return nil, r.failed(h, crash.span, root, fmt.Errorf("before %v: %w", crash.before, err))
 	}

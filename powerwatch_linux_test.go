@@ -130,6 +130,16 @@ func (w *watchedDisk) stop() ([]powerCrash, *powerKill) {
 	return crashes, w.killed
 }
 
+// syncing is what to call after a sync that is about to begin, if it succeeds.
+func (w *watchedDisk) syncing() func() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.span != nil { // being recovered: nothing is written
+		return func() {}
+	}
+	return w.history.syncing()
+}
+
 // goOn says that what is on the disk is recovered, and is written to now.
 func (w *watchedDisk) goOn(h *powerHistory) {
 	w.mu.Lock()

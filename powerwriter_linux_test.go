@@ -33,7 +33,7 @@ func (r *powerRun) phase() error {
 	}
 	synced()
 	var err error
-	r.db, err = Open(r.dir, &r.opts)
+	r.db, err = Open(r.dir, r.optionsOn(r.watched))
 	return err
 }
 
