@@ -346,13 +346,16 @@ func (r *powerRun) failed(h *powerHistory, span powerSpan, dir string, err error
 	return fmt.Errorf("%w\nthe files as Open left them and the history are in %q", err, kept)
 }
 
+// powerCrashes is how many images TestPowerFailure opens at least.
+var powerCrashes = map[bool]int{false: atSize(300, 20_000), true: atSize(100, 2_000)}[raceEnabled]
+
 // TestPowerFailure: a machine that dies at any call that changes a file loses nothing that was promised, leaves
 // of each shard a prefix of its writes and of each batch all or nothing, and what is left is sound.
 func TestPowerFailure(t *testing.T) {
 	seed := logSeed(t)
 	d := watchDisks(t)
 	counts := newPowerCounts()
-	for i := uint64(0); counts.crashes+counts.again < atSize(300, 20_000); i++ {
+	for i := uint64(0); counts.crashes+counts.again < powerCrashes; i++ {
 		rng := crashRand(seed, i)
 		opts := powerOptions(rng)
 		opts.Durability = []Durability{Always, Periodic, Never}[i%3] // each comes, however few the runs

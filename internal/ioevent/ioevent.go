@@ -36,15 +36,17 @@ const (
 var opNames = [...]string{"", "open", "create", "reserve", "write", "truncate", "map", "populate", "sync", "sync range",
 	"sync folder", "rename", "remove", "make folder"}
 
+// String is the operation in words.
 func (op Op) String() string { return opNames[op] }
 
 // Event is one call, about to be made.
 type Event struct {
-	Op             Op
+	Op             Op     // what is called
 	Path, To       string // as the caller has them; To is for Rename
 	Offset, Length int64  // in bytes, where Op says so
 }
 
+// String is the operation with what it is about.
 func (e Event) String() string {
 	switch e.Op {
 	case Rename:

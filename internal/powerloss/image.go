@@ -11,10 +11,10 @@ import (
 	"slices"
 )
 
-// Image is what a disk may hold: files by path below the root, and folders.
+// Image is what a disk may hold.
 type Image struct {
-	Files   map[string][]byte
-	Folders []string // parents first
+	Files   map[string][]byte // by path below the root
+	Folders []string          // paths, parents first
 }
 
 // Image draws one of the states that the disk may be in now.
