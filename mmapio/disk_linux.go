@@ -14,8 +14,11 @@ const populateDirties = true
 // poisonFlags: poison takes no memory, so it is to be charged for none.
 const poisonFlags = unix.MAP_NORESERVE
 
-// fallocate is a variable so that tests can be a file system that has none.
-var fallocate = unix.Fallocate
+// fallocate is a variable so that tests can be a file system that has none, advise a kernel.
+var (
+	fallocate = unix.Fallocate
+	advise    = unix.Madvise
+)
 
 // sysReserve gives [from, to) of a file its blocks and extends its length to cover it; bytes already
 // there keep their values. The error is errors.ErrUnsupported where the file system cannot.
@@ -47,7 +50,7 @@ func sysPopulate(pages []byte) (int64, error) { return populate(pages, unix.MADV
 func populate(pages []byte, advice int) (done int64, err error) {
 	for done < int64(len(pages)) {
 		part := pages[done:min(done+stepSize, int64(len(pages)))]
-		err := retry(func() error { return unix.Madvise(part, advice) })
+		err := retry(func() error { return advise(part, advice) })
 		switch {
 		case err == unix.EINVAL:
 			return done, nil

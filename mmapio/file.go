@@ -218,11 +218,11 @@ func (f *File) Populate(from, to int64) error {
 func (f *File) Rewrite(from, to int64) (err error) {
 	defer Catch(&err, debug.SetPanicOnFault(true))
 	part, err := f.pages(from, to)
-	if err != nil || len(part) == 0 {
-		return err
+	if err != nil {
+		return fmt.Errorf("mmapio: rewrite %q at offset %d: %w", f.path, from, err)
 	}
 	done := int64(0)
-	if populateDirties {
+	if populateDirties && len(part) > 0 {
 		if done, err = diskPopulate(f, part, roundDown(from)); err != nil {
 			return fmt.Errorf("mmapio: rewrite %q at offset %d: %w", f.path, roundDown(from)+done, err)
 		}

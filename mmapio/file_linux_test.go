@@ -2,6 +2,7 @@ package mmapio
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -288,4 +289,52 @@ func TestSyncCleansPages(t *testing.T) {
 	require.Positive(t, dirty())
 	require.NoError(t, f.Sync(1, f.Size()-1))
 	require.Zero(t, dirty())
+}
+
+// Rewrite makes pages dirty that a sync has made clean, all of them, and changes no byte.
+func TestRewriteMakesDirty(t *testing.T) {
+	for _, populates := range []bool{true, false} {
+		path := filepath.Join(t.TempDir(), "file")
+		f, err := Create(path, 64*pageSize, nil)
+		require.NoError(t, err)
+		for i := range f.Bytes() {
+			f.Bytes()[i] = byte(i)
+		}
+		want := bytes.Clone(f.Bytes())
+		require.NoError(t, f.Sync(0, f.Size()))
+		if !populates {
+			advise = func([]byte, int) error { return unix.EINVAL }
+		}
+		clean := dirtyBytes(t, f)
+		err = f.Rewrite(pageSize+5, 33*pageSize+1)
+		advise = unix.Madvise
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, dirtyBytes(t, f), clean+33*pageSize, "populates: %v", populates)
+		require.True(t, bytes.Equal(want, f.Bytes()))
+		require.NoError(t, f.Rewrite(7, 7))
+		require.ErrorIs(t, f.Rewrite(0, f.Size()+1), os.ErrInvalid)
+		require.NoError(t, f.Close())
+		require.ErrorIs(t, f.Rewrite(0, 1), os.ErrClosed)
+	}
+}
+
+// dirtyBytes is how much of the writable mapping the kernel has marked as stored into since it was written.
+func dirtyBytes(t *testing.T, f *File) (dirty int64) {
+	smaps, err := os.ReadFile("/proc/self/smaps")
+	require.NoError(t, err)
+	inside := false
+	prefix := fmt.Sprintf("%x-", f.writable.base())
+	for line := range strings.Lines(string(smaps)) {
+		if first, _, _ := strings.Cut(line, " "); strings.Contains(first, "-") {
+			inside = strings.HasPrefix(line, prefix)
+		}
+		var kb int64
+		if n, _ := fmt.Sscanf(line, "Private_Dirty: %d", &kb); inside && n == 1 {
+			dirty += kb << 10
+		}
+		if n, _ := fmt.Sscanf(line, "Shared_Dirty: %d", &kb); inside && n == 1 {
+			dirty += kb << 10
+		}
+	}
+	return dirty
 }
