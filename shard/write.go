@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/freyjadb/freyja/hashidx"
@@ -116,6 +117,10 @@ func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, err
 	if err != nil {
 		return 0, err
 	}
+	// fn may return a part of what it got. A roll on the way to storing that may publish a view that no longer
+	// has the mapping it lies in, so this one holds it until then.
+	holder := s.view.Load()
+	defer runtime.KeepAlive(holder)
 	have, _ := old.value()
 	value, err := fn(have)
 	if err != nil {
