@@ -30,6 +30,7 @@ esac
 # Folders of tests that need no disk; fuzzing leaves some behind.
 if [ -d /dev/shm ]; then
 	FREYJA_FAST_DIR=$(mktemp -d /dev/shm/freyja-XXXXXX)
+	chmod 755 "$FREYJA_FAST_DIR" # some tests are run as nobody
 	export FREYJA_FAST_DIR
 	trap 'rm -rf "$FREYJA_FAST_DIR"' EXIT
 fi
