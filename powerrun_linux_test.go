@@ -3,6 +3,7 @@ package freyja
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -225,6 +226,7 @@ func (r *powerRun) restart(d *disks, h *powerHistory, kill *powerKill) error {
 	found := r.contents(db)
 	entries, err := h.explain(found, kill.span)
 	if err != nil {
+		err = errors.Join(err, db.Close())
 		return r.failed(h, kill.span, store, fmt.Errorf("after the death of the process: %w", err))
 	}
 	r.take(&recoveredStore{db: db, dir: store, watched: w, entries: entries}, h.cut(entries, kill.promised))
@@ -265,12 +267,13 @@ func (r *powerRun) recover(d *disks, h *powerHistory, crash powerCrash, root str
 		err = r.verify(db)
 	}
 	if err != nil {
+		err = errors.Join(err, db.Close())
 		return nil, r.failed(h, crash.span, root, fmt.Errorf("before %v: %w", crash.before, err))
 	}
 	r.count(db, crash.span, entries, depth)
 	for i, next := range again {
 		if _, err := r.recover(d, h, next, fmt.Sprintf("%s.%d", root, i), depth+1, false); err != nil {
-			return nil, fmt.Errorf("again, %w", err)
+			return nil, fmt.Errorf("again, %w", errors.Join(err, db.Close()))
 		}
 	}
 	if !keep {
