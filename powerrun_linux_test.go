@@ -2,6 +2,7 @@ package freyja
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func newPowerCounts() *powerCounts {
 func (c *powerCounts) log(t testing.TB) {
 	t.Logf("%d power failures, %d of them during recovery from another; %d deaths of the process", c.crashes+c.again, c.again, c.kills)
 	for _, mode := range []Durability{Always, Periodic, Never} {
-		t.Logf("%-8v %6d failures, %9d promised writes checked, 0 lost", mode, c.images[mode], c.required[mode])
+		t.Logf("%-8v %6d failures, %9d promised writes were all there", mode, c.images[mode], c.required[mode])
 	}
 	t.Logf("of the writes not promised %d were there, %d were not; %d cuts", c.spared, c.lost, c.cuts)
 }
@@ -279,7 +280,7 @@ func (r *powerRun) recover(d *disks, h *powerHistory, crash powerCrash, root str
 	if !keep {
 		err := db.Close()
 		d.remove(w)
-		return nil, firstOf(err, os.RemoveAll(root))
+		return nil, cmp.Or(err, os.RemoveAll(root))
 	}
 	return &recoveredStore{db, dir, w, entries}, nil
 }
@@ -360,12 +361,11 @@ func TestPowerFailure(t *testing.T) {
 	counts := newPowerCounts()
 	runs := uint64(0)
 	for ; runs < 3 || counts.crashes+counts.again < powerCrashes; runs++ {
-		i := runs
-		rng := crashRand(seed, i)
+		rng := crashRand(seed, runs)
 		opts := powerOptions(rng)
-		opts.Durability = []Durability{Always, Periodic, Never}[i%3] // each comes, however few the runs
+		opts.Durability = []Durability{Always, Periodic, Never}[runs%3] // each comes, however few the runs
 		r := newPowerRun(t, rng, opts, counts)
-		require.NoError(t, r.run(d, 4), "run %d, %+v", i, r.opts)
+		require.NoError(t, r.run(d, 4), "run %d, %+v", runs, r.opts)
 		require.NoError(t, os.RemoveAll(r.parent))
 	}
 	counts.log(t)

@@ -2,6 +2,7 @@ package freyja
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -24,7 +25,7 @@ func (r *powerRun) phase() error {
 		wg.Go(func() { errs[i] = w.run(steps) })
 	}
 	wg.Wait()
-	if err := firstOf(errs...); err != nil || r.rng.IntN(3) > 0 {
+	if err := cmp.Or(errs...); err != nil || r.rng.IntN(3) > 0 {
 		return err
 	}
 	synced := r.history.syncing()
@@ -35,15 +36,6 @@ func (r *powerRun) phase() error {
 	var err error
 	r.db, err = Open(r.dir, r.optionsOn(r.watched))
 	return err
-}
-
-func firstOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // powerWriter is the only writer of some shards.
@@ -59,7 +51,7 @@ func (w *powerWriter) run(steps int) (err error) {
 		err = w.step()
 	}
 	if w.snapshot != nil {
-		err = firstOf(err, w.snapshot.Close())
+		err = cmp.Or(err, w.snapshot.Close())
 	}
 	return err
 }

@@ -68,17 +68,7 @@ func writeSynced(path string, data []byte) error {
 
 // SyncFile puts the content of the file at path on disk. It costs a disk flush, or little if the system has
 // written it already. Errors wrap the system's.
-func SyncFile(path string) error {
-	file, err := diskOpen(path, os.O_RDWR)
-	if err != nil {
-		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
-	}
-	defer file.Close()
-	if err := diskSync(file); err != nil {
-		return fmt.Errorf("mmapio: sync %q: %w", path, cause(err))
-	}
-	return nil
-}
+func SyncFile(path string) error { return RewriteHead(path, nil) }
 
 // RewriteHead writes the first bytes of the file at path, which are as given already, again, and syncs the file:
 // see File.Rewrite. Errors wrap the system's.
@@ -88,8 +78,10 @@ func RewriteHead(path string, head []byte) error {
 		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
 	}
 	defer file.Close()
-	if err := diskWrite(file, head, 0); err != nil {
-		return fmt.Errorf("mmapio: write %q at offset 0: %w", path, cause(err))
+	if len(head) > 0 {
+		if err := diskWrite(file, head, 0); err != nil {
+			return fmt.Errorf("mmapio: write %q at offset 0: %w", path, cause(err))
+		}
 	}
 	if err := diskSync(file); err != nil {
 		return fmt.Errorf("mmapio: sync %q: %w", path, cause(err))

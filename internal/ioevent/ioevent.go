@@ -3,6 +3,8 @@
 // has called Set sees each of them, knows what the disk may hold at that moment (package powerloss), and
 // can let the call fail: what Before returns is what the call returns, and the call is not made.
 //
+// What Restore does to take back what it has made has no events: it changes no store.
+//
 // Stores into a mapping are no events: nobody sees those but the kernel. A test reads the file instead.
 //
 // Without a test an event costs one atomic load beside a system call. Reads from mappings, Puts that need
