@@ -28,6 +28,24 @@ type BatchReader interface {
 	GetMany(keys [][]byte, fn func(i int, value []byte, found bool) error) error
 }
 
+// BatchWriter is a Store that stores many pairs in one call, in the way its documentation recommends for filling it.
+type BatchWriter interface {
+	// PutBatch stores values[i] under keys[i]. It keeps none of the slices.
+	PutBatch(keys, values [][]byte) error
+}
+
+// Scanner is a Store that goes through all of its pairs, in an order of its own.
+type Scanner interface {
+	// Scan calls fn with every pair that is there. Both are valid only inside fn.
+	Scan(fn func(key, value []byte) error) error
+}
+
+// Settler is a Store with work of its own in the background that should end before it is measured at rest.
+type Settler interface {
+	// Settle waits until nothing is left to flush or to compact, at most for a time that it sets itself.
+	Settle() error
+}
+
 // Usage is the memory and disk that a store says it has.
 type Usage struct {
 	Keys       int64
@@ -45,6 +63,9 @@ type Config struct {
 	Dir       string // an empty folder for the store's files
 	Keys      uint64 // how many keys will be put
 	ValueSize int    // bytes of every value
+	// Durable: what Put and PutBatch wrote is on disk when they return. Otherwise nothing waits for the disk: a
+	// machine that dies may lose what the system had not written by itself.
+	Durable bool
 }
 
 // Engine is a kind of store.
@@ -52,7 +73,7 @@ type Engine struct {
 	Name  string
 	About string // one line for tables' readers
 
-	// Open opens an empty store. Nil for an engine that has Wrap.
+	// Open opens the store in a folder, an empty one in an empty folder. Nil for an engine that has Wrap.
 	Open func(Config) (Store, error)
 	// Wrap makes a store of one that the engine named Over opened and filled: the two share
 	// their data. Nil for an engine that has Open.
@@ -62,6 +83,19 @@ type Engine struct {
 	// OpenDefault opens a store in a folder with the options that a user gets who sets none. Nil for an
 	// engine that keeps nothing on disk.
 	OpenDefault func(dir string) (Store, error)
+
+	// Module is the path of the Go module that the engine is in, whose version a report names; empty for this
+	// repository's and the standard library's.
+	Module string
+	// Settings says in one or two sentences how it is opened and why, for the reader of a report: what differs from its
+	// defaults, and by whose recommendation.
+	Settings string
+	// Persistent: it keeps what is put in files, and opens them again.
+	Persistent bool
+	// BatchSize is the number of pairs of a PutBatch that fills it well; 0 if it is filled by Put.
+	BatchSize int
+	// MaxKeys is the highest number of keys that it is measured with; 0 for any. A note says why.
+	MaxKeys uint64
 
 	// Yardstick: not a store but a measure for stores. It holds what was loaded, knows no other keys,
 	// and cannot be written to while it is read.

@@ -45,6 +45,7 @@ type Report struct {
 	Allocs  []Alloc
 	Empty   *EmptyStore
 	Life    *Life `json:",omitempty"` // nil: not asked for
+	Peers   *Peers `json:",omitempty"` // nil: not asked for
 	Targets []Target
 	Notes   []string // what a reader has to know to read the figures right
 }
