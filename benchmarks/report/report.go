@@ -44,7 +44,7 @@ type Report struct {
 	Groups  []Group
 	Allocs  []Alloc
 	Empty   *EmptyStore
-	Life    *Life `json:",omitempty"` // nil: not asked for
+	Life    *Life  `json:",omitempty"` // nil: not asked for
 	Peers   *Peers `json:",omitempty"` // nil: not asked for
 	Targets []Target
 	Notes   []string // what a reader has to know to read the figures right
