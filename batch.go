@@ -1,9 +1,7 @@
 package freyja
 
 import (
-	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/freyjadb/freyja/shard"
@@ -84,16 +82,20 @@ func (db *DB) Apply(b *Batch) error {
 	}
 	written, err := shard.Apply(parts)
 	if err == nil && db.opts.Durability == Always {
-		errs := make([]error, len(written))
-		var wg sync.WaitGroup
-		for i, p := range written {
-			wg.Go(func() { errs[i] = p.WaitSynced() })
-		}
-		wg.Wait()
-		err = errors.Join(errs...)
+		err = db.waitForBatch(written)
 	}
 	if err != nil {
 		return fmt.Errorf("freyja: apply: %w", shard.ReadError(err))
+	}
+	return nil
+}
+
+// waitForBatch returns once all parts are on disk. The first waits for all.
+func (db *DB) waitForBatch(parts []*shard.Part) error {
+	for _, p := range parts {
+		if err := db.journal.WaitPart(p); err != nil {
+			return err
+		}
 	}
 	return nil
 }

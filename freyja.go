@@ -74,6 +74,7 @@ type DB struct {
 	health    shard.Health
 	manifest  manifestFile
 	compactor compactor
+	journal   *shard.Journal // nil unless Durability is Always
 	snapshots snapshotSet
 
 	closeMu sync.Mutex
@@ -153,7 +154,14 @@ func (db *DB) openFiles() error {
 			return err
 		}
 	}
-	return db.recoverShards(m)
+	replayed, err := db.replayJournal(m)
+	if err != nil {
+		return err
+	}
+	if err := db.recoverShards(m, replayed.marks); err != nil {
+		return err
+	}
+	return db.startJournal(m, replayed)
 }
 
 // checkFolder makes sure that dir is a store or may become one, before anything is written to it.
@@ -283,7 +291,7 @@ func (db *DB) syncName() error {
 }
 
 // shardConfig is the configuration of one shard.
-func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer) shard.Config {
+func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, journaled shard.JournalMarks) shard.Config {
 	return shard.Config{
 		Dir:              db.dir,
 		StoreID:          m.storeID,
@@ -294,6 +302,7 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer) sha
 		ReadOnly:         db.opts.ReadOnly,
 		SkipChecksum:     db.opts.SkipChecksumOnRead,
 		Listed:           m.shards[number],
+		Journaled:        journaled.Of(number),
 		Drop:             func(ids []uint64) error { return db.manifest.drop(number, ids) },
 		Replace: func(gone, come []uint64, floor uint64) error {
 			return db.manifest.exchange(number, gone, come, floor)
@@ -311,12 +320,12 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer) sha
 
 // recoverShards opens the shards, as many at a time as there are processors: first it reads them all,
 // then it sees which batches are whole, and then it ends their logs there.
-func (db *DB) recoverShards(m *manifest) error {
+func (db *DB) recoverShards(m *manifest, journaled shard.JournalMarks) error {
 	n := len(m.shards)
 	preparer := shard.NewPreparer(db.dir, db.manifest.add, db.opts.Logger)
 	recoveries := make([]*shard.Recovery, n)
 	err := inParallel(n, func(i int) (err error) {
-		recoveries[i], err = shard.Begin(db.shardConfig(m, i, preparer))
+		recoveries[i], err = shard.Begin(db.shardConfig(m, i, preparer, journaled))
 		return err
 	})
 	if err != nil {
@@ -396,7 +405,7 @@ func (db *DB) dropOrphan(m *manifest, e os.DirEntry, number int, id uint64) erro
 		foreign()
 		return nil
 	}
-	cfg := db.shardConfig(m, number, nil)
+	cfg := db.shardConfig(m, number, nil, nil)
 	removed, cut, err := cfg.DropOrphan(id)
 	switch {
 	case err != nil:
@@ -445,6 +454,9 @@ func (db *DB) abandon() error {
 		wg.Go(func() { errs[i] = s.Close() })
 	}
 	wg.Wait()
+	if db.journal != nil {
+		errs = append(errs, db.journal.Close(errors.Join(errs...) == nil))
+	}
 	if db.lock != nil {
 		errs = append(errs, db.lock.Unlock())
 	}

@@ -115,6 +115,8 @@ type Options struct {
 	useHashMask bool
 	// firstSegmentSize overrides how small a shard's first segment is, in tests.
 	firstSegmentSize int64
+	// journalFirst and journalMax override the sizes of a journal file, in tests.
+	journalFirst, journalMax int64
 	// watchSync, in tests, is called before each sync of Periodic's, and what it returns after it, if that
 	// did not fail.
 	watchSync func() (synced func())
@@ -153,6 +155,9 @@ func (opts *Options) withDefaults() (Options, error) {
 	}
 	if o.CompactAtDeadRatio == 0 {
 		o.CompactAtDeadRatio = DefaultCompactAtDeadRatio
+	}
+	if o.journalMax == 0 {
+		o.journalFirst, o.journalMax = shard.DefaultJournalFirst, shard.DefaultJournalMax
 	}
 	if o.firstSegmentSize == 0 {
 		o.firstSegmentSize = defaultFirstSegmentSize

@@ -197,7 +197,7 @@ func (r *repairer) tryOpen(number int) error {
 		return err
 	}
 	db := &DB{opts: o, dir: r.dir, hashMask: o.hashMask}
-	recovery, err := shard.Begin(db.shardConfig(r.manifest, number, nil))
+	recovery, err := shard.Begin(db.shardConfig(r.manifest, number, nil, nil))
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,10 @@ type RecoveryReport struct {
 	// saved. In the others, Hints is the number of segments whose hint file was enough, and Scanned of
 	// those that were read: the ends of the logs, and segments without a usable hint file.
 	SavedIndexes, Hints, Scanned int
+	// JournalBytes is the size of the records that the journal had and their segments had not: writes under
+	// Always that a machine which died had not brought to their own files yet. (In steps of what was synced
+	// together, so some of it may have been there.)
+	JournalBytes int64
 	// Cuts lists what was taken from the ends of logs, by shard. After the death of a process
 	// that is at most the write each writer was in the middle of; after that of a machine
 	// it may be all that was not synced yet. The bytes are kept in the files that the cuts name

@@ -137,7 +137,7 @@ func (db *DB) checkRecord(key, value []byte) error {
 // finishWrite waits for the disk if the mode says so, and names the operation in an error.
 func (db *DB) finishWrite(verb string, s *shard.Shard, seq uint64, err error) error {
 	if err == nil && db.opts.Durability == Always && seq != 0 {
-		err = s.WaitSynced(seq)
+		err = db.journal.Wait(s, seq)
 	}
 	if err != nil {
 		return fmt.Errorf("freyja: %s: %w", verb, shard.ReadError(err))

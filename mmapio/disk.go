@@ -99,6 +99,15 @@ func diskSync(file *os.File) error {
 	return file.Sync()
 }
 
+// diskSyncData is diskSync for a file whose length has not changed: what metadata is not needed to read the content may
+// stay behind.
+func diskSyncData(file *os.File) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.Sync, Path: file.Name()}); err != nil {
+		return err
+	}
+	return sysSyncData(file)
+}
+
 // diskSyncRange waits until whole pages of f's writable mapping are on the medium.
 func diskSyncRange(f *File, pages []byte, from int64) error {
 	e := ioevent.Event{Op: ioevent.SyncRange, Path: f.path, Offset: from, Length: int64(len(pages))}

@@ -37,6 +37,11 @@ func sysReserve(file *os.File, from, to int64) error {
 	return nil
 }
 
+// sysSyncData is fdatasync.
+func sysSyncData(file *os.File) error {
+	return retry(func() error { return unix.Fdatasync(int(file.Fd())) })
+}
+
 // sysPopulateRead faults pages in for reading. Kernels before 5.14 say EINVAL.
 func sysPopulateRead(pages []byte) error {
 	_, err := populate(pages, unix.MADV_POPULATE_READ)

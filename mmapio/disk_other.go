@@ -18,3 +18,6 @@ func sysReserve(*os.File, int64, int64) error { return errors.ErrUnsupported }
 func sysPopulate(pages []byte) (int64, error) { return int64(len(pages)), nil }
 
 func sysPopulateRead([]byte) error { return nil }
+
+// sysSyncData: the system has nothing that syncs less than all.
+func sysSyncData(file *os.File) error { return file.Sync() }

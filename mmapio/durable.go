@@ -212,3 +212,61 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// Patch is bytes for a place in a file.
+type Patch struct {
+	Offset int64
+	Bytes  []byte
+}
+
+// Overwrite writes patches into the file at path, which must be there, and syncs it. It costs a system call a patch, and a
+// disk flush. Errors wrap the system's.
+func Overwrite(path string, patches []Patch) error {
+	file, err := diskOpen(path, os.O_RDWR)
+	if err != nil {
+		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
+	}
+	defer file.Close()
+	for _, p := range patches {
+		if err := diskWrite(file, p.Bytes, p.Offset); err != nil {
+			return fmt.Errorf("mmapio: write %q at offset %d: %w", path, p.Offset, cause(err))
+		}
+	}
+	if err := diskSync(file); err != nil {
+		return fmt.Errorf("mmapio: sync %q: %w", path, cause(err))
+	}
+	return nil
+}
+
+// ReadHead returns the first n bytes of the file at path, fewer if it has fewer, and its length. Errors wrap the system's,
+// and ErrNotRegular.
+func ReadHead(path string, n int64) (head []byte, length int64, err error) {
+	file, err := OpenForReading(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err == nil {
+		head, err = io.ReadAll(io.LimitReader(file, n))
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("mmapio: read %q: %w", path, cause(err))
+	}
+	return head, info.Size(), nil
+}
+
+// ReadRange returns n bytes of the file at path from offset on. Errors wrap the system's, ErrNotRegular, and
+// io.ErrUnexpectedEOF for a file that is shorter.
+func ReadRange(path string, offset, n int64) ([]byte, error) {
+	file, err := OpenForReading(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	b := make([]byte, n)
+	if _, err := io.ReadFull(io.NewSectionReader(file, offset, n), b); err != nil {
+		return nil, fmt.Errorf("mmapio: read %q at offset %d: %w", path, offset, cause(err))
+	}
+	return b, nil
+}

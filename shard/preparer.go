@@ -212,7 +212,7 @@ func (c *Config) freshSegment(id uint64, file *mmapio.File, h segmentHeader) *se
 	seg := c.newSegment(id, file.Mapping())
 	seg.file = file
 	seg.nonce, seg.compacted = h.nonce, h.origin == originCompacted
-	seg.end, seg.syncedEnd = headerSize, headerSize
+	seg.end, seg.syncedEnd, seg.journaled = headerSize, headerSize, headerSize
 	seg.mark = mark{end: headerSize, state: stateOpen}
 	seg.disk = seg.size
 	seg.populateTo = min(seg.size, populateAhead)

@@ -299,10 +299,20 @@ func (r *Recovery) reopen(seg *segment) error {
 }
 
 // rewrite has the next sync write what no mark promises: it may be in the page cache alone, and if a sync
-// of it failed the kernel would not write it by itself. What lies behind it is cut.
+// of it failed the kernel would not write it by itself. What the journal promised and Replay put there gets a
+// mark, as the journal is going to be removed. What lies behind the end is cut.
 func (r *Recovery) rewrite(seg *segment) error {
 	if err := seg.file.Rewrite(min(seg.mark.end, seg.end), seg.end); err != nil {
 		return err
+	}
+	if seg.markOwed {
+		if err := seg.promise(seg.mark.end, seg.mark.lastSeq, stateOpen); err != nil {
+			return err
+		}
+		if err := seg.file.Sync(0, headerSize); err != nil {
+			return err
+		}
+		seg.markOwed = false
 	}
 	return r.cutTail(seg)
 }

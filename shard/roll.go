@@ -85,7 +85,8 @@ func (c *Config) mapForWriting(seg *segment, size int64) (*segment, error) {
 	next.nonce, next.compacted, next.legacy = seg.nonce, seg.compacted, seg.legacy
 	next.settleIn(seg.tenancy)
 	next.contents, next.hint = seg.contents, seg.hint
-	next.mark, next.syncedEnd = seg.mark, seg.syncedEnd
+	next.mark, next.markOwed = seg.mark, seg.markOwed
+	next.syncedEnd, next.journaled = seg.syncedEnd, seg.mark.end
 	if seg.pages != nil {
 		next.pages = seg.pages.extended(next.size)
 	}

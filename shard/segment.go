@@ -47,6 +47,11 @@ type segment struct {
 	file      *mmapio.File // the writer's mapping; nil in a sealed segment. Stores go through it under Shard.mu.
 	syncedEnd int64        // records before it are on disk
 	mark      mark         // the last one written; Shard.syncMu too
+	markOwed  bool         // mark is what the journal promised, and not in the file yet; set by recovery alone
+
+	// journaled: records before it are on disk, in the segment or in the journal. Guarded by Journal.commitMu
+	// once the segment is published.
+	journaled int64
 
 	// populating is held while the preparer faults in pages ahead of the writer. Whoever unmaps
 	// file waits for it.
@@ -139,6 +144,9 @@ func (c *Config) openSegment(id uint64) (*segment, error) {
 	}
 	seg.nonce, seg.compacted, seg.legacy = h.nonce, h.origin == originCompacted, h.version < 2
 	seg.mark = latestMark(head[:])
+	if promised, ok := c.Journaled[id]; ok {
+		seg.believe(promised)
+	}
 	if seg.mark.end > seg.size {
 		return nil, corrupt(path, seg.size, fmt.Sprintf("file ends before offset %d, up to which it was on disk", seg.mark.end))
 	}

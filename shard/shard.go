@@ -97,8 +97,10 @@ type Config struct {
 	ReadOnly         bool  // change no file and refuse writes
 	SkipChecksum     bool  // do not verify the checksums of sealed segments, scanned or read
 
-	Listed Listed                   // what the manifest says of the shard
-	Drop   func(ids []uint64) error // takes segments out of the manifest; on disk when it returns
+	Listed Listed // what the manifest says of the shard
+	// Journaled is what the journal promises of its segments, by id; nil for nothing.
+	Journaled map[uint64]JournalMark
+	Drop      func(ids []uint64) error // takes segments out of the manifest; on disk when it returns
 	// Replace takes segments out of the manifest and puts others in, and raises the floor to at least
 	// the given one, at once; on disk when it returns. An error that wraps mmapio.ErrReplaced says that
 	// it may be on disk.
@@ -173,6 +175,7 @@ type Shard struct {
 
 	syncMu     sync.Mutex    // held by the one sync under way; before dataMu
 	synced     atomic.Uint64 // sequence number up to which the log is on disk and promised; stored under syncMu
+	journaled  atomic.Uint64 // sequence number up to which the log is on disk, in the journal too; stored under Journal.commitMu
 	dataMu     sync.Mutex    // held while data goes to disk; before mu
 	dataSynced atomic.Uint64 // sequence number up to which data is on disk; stored under dataMu
 

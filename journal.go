@@ -1,0 +1,41 @@
+package freyja
+
+import (
+	"github.com/freyjadb/freyja/shard"
+)
+
+// replayed is what Open found in the journal.
+type replayed struct {
+	found bool
+	bytes int64 // that the segments lacked
+	marks shard.JournalMarks
+}
+
+// replayJournal puts what the journal of the last process has into the segments.
+func (db *DB) replayJournal(m *manifest) (replayed, error) {
+	r := shard.Replay{Dir: db.dir, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, ReadOnly: db.opts.ReadOnly}
+	marks, err := r.Run()
+	return replayed{r.Found, r.Bytes, marks}, err
+}
+
+// startJournal removes the journal that was replayed, as the shards now have all of it, and makes one for this
+// process if it needs it.
+func (db *DB) startJournal(m *manifest, last replayed) error {
+	db.recovery.JournalBytes = last.bytes
+	if db.opts.ReadOnly {
+		return nil
+	}
+	if last.found {
+		if err := shard.RemoveJournal(db.dir); err != nil {
+			return err
+		}
+	}
+	if db.opts.Durability != Always {
+		return nil
+	}
+	db.journal = shard.NewJournal(shard.JournalConfig{
+		Dir: db.dir, StoreID: m.storeID, Shards: db.shards, Health: &db.health, Logger: db.opts.Logger,
+		FirstSize: db.opts.journalFirst, MaxSize: db.opts.journalMax,
+	})
+	return nil
+}

@@ -1,0 +1,88 @@
+package mmapio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// Preallocated is a file of a fixed length, all of whose bytes were written before and that is written over in
+// place: a Sync of it brings bytes to disk and nothing that says where they are, so the file system has no
+// metadata to commit. It is written by system calls and not through a mapping: a store into a mapped page that is
+// clean is a change of the file's times too, which linux commits with the next sync. (linux 6.18, ext4, a frame of
+// 208 bytes: 0.67 ms by a mapping, 0.18 ms so.) For one goroutine. It holds a descriptor.
+type Preallocated struct {
+	file *os.File
+	path string
+	size int64
+}
+
+// CreatePreallocated makes the file at path, which must not exist, with size zeros, and syncs it. Its name is durable
+// after a SyncDir of its folder. Errors wrap the system's; after one nothing is left behind.
+func CreatePreallocated(path string, size int64) (*Preallocated, error) {
+	file, err := diskOpen(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, fmt.Errorf("mmapio: create %q: %w", path, cause(err))
+	}
+	p := &Preallocated{file: file, path: path}
+	if err := p.Grow(size); err != nil {
+		err = errors.Join(err, p.Close())
+		if rmErr := diskRemove(path); rmErr != nil {
+			err = errors.Join(err, fmt.Errorf("mmapio: remove %q: %w", path, cause(rmErr)))
+		}
+		return nil, err
+	}
+	return p, nil
+}
+
+// Grow makes the file longer by zeros, and syncs it. It costs writing them. After an error the file is as long as it
+// was, as far as the caller is concerned.
+func (p *Preallocated) Grow(size int64) error {
+	err := diskReserve(p.file, p.size, size) // long extents, and the full disk's error at once
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = nil
+	}
+	if err == nil {
+		err = diskWriteZeros(p.file, p.size, size)
+	}
+	if err == nil {
+		err = diskSync(p.file)
+	}
+	if err != nil {
+		return fmt.Errorf("mmapio: grow %q to %d bytes: %w", p.path, size, cause(err))
+	}
+	p.size = size
+	return nil
+}
+
+// Size is the length of the file.
+func (p *Preallocated) Size() int64 { return p.size }
+
+// WriteAt writes all of b at an offset. Errors wrap the system's, and os.ErrInvalid for what would go beyond the end.
+func (p *Preallocated) WriteAt(b []byte, offset int64) error {
+	err := os.ErrInvalid
+	if offset >= 0 && offset+int64(len(b)) <= p.size {
+		err = diskWrite(p.file, b, offset)
+	}
+	if err != nil {
+		return fmt.Errorf("mmapio: write %q at offset %d: %w", p.path, offset, cause(err))
+	}
+	return nil
+}
+
+// Sync returns nil when all that was written before is on disk. After an error it is in an unknown state, and a second
+// Sync proves nothing.
+func (p *Preallocated) Sync() error {
+	if err := diskSyncData(p.file); err != nil {
+		return fmt.Errorf("mmapio: sync %q: %w", p.path, cause(err))
+	}
+	return nil
+}
+
+// Close lets go of the file, without a sync.
+func (p *Preallocated) Close() error {
+	if err := p.file.Close(); err != nil {
+		return fmt.Errorf("mmapio: close %q: %w", p.path, cause(err))
+	}
+	return nil
+}

@@ -1,0 +1,435 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/freyjadb/freyja/internal/crashpoint"
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// Journal makes one sync of all shards' writes: group commit for Durability Always. A sync of each shard's own
+// segment costs a flush of the disk a shard; a commit of the journal costs one for all.
+//
+// # What a commit does
+//
+// Writers append to their shards first and then wait for the journal. Whoever comes first leads: when the commit
+// before has ended, it takes, under the writer mutexes of all shards, how far each log has come (the cut), copies
+// what no commit had yet from the segments into one frame, syncs the frame, and lets all go whose write
+// lies in front of the cut. Those that come meanwhile are the next group.
+//
+// # Why what it promises survives
+//
+// A frame is whole or absent (its checksum), and the next one is written only when its sync has returned. So of all
+// segments, the frames on disk give stretches that follow on from what was on disk before without a gap,
+// and Replay puts them there before recovery reads anything: what was promised then lies in front of the
+// ends that recovery finds, and it may not cut there (JournalMark).
+//
+// The cut is one instant for all shards, so of a batch a frame has all parts or none; recovery never ends
+// a log in front of a batch that a commit has promised something behind.
+//
+// # Room
+//
+// There are two files. When one is full, the other is taken, and all shards are synced in the background up to
+// where the full one goes (the checkpoint): from then on nothing needs it. If the other fills up before
+// that is done, commits wait. What is larger than a quarter of the largest file goes without the journal: then
+// the shards sync what they have, which costs less than to write it twice.
+//
+// A frame may be replayed any number of times: a segment that is sealed, or gone, or has its id from
+// another segment (nonce) is passed over, bytes in front of a segment's mark too, and all others
+// are the bytes that were there, since the bytes of a record are never changed.
+//
+// Marks lag behind the journal, and that is as before: they promise less than what is on disk.
+type Journal struct {
+	cfg JournalConfig
+
+	mu   sync.Mutex
+	next *commitGroup // guarded by mu: those whose leader has not taken the cut yet
+
+	lastSize int // guarded by mu: how many the last commit served
+
+	commitMu   sync.Mutex // held by the commit under way; before all mutexes of the shards
+	files      [journalFiles]journalFile
+	current    int           // guarded by commitMu, as all below: the file that takes frames; -1 before the first
+	generation uint64        // of its frames
+	number     uint64        // of the next one
+	end        int64         // offset of the next one
+	lastTook   time.Duration // by the last commit
+	off        bool          // no file can be made, or the journal is closed: the shards sync by themselves
+	reached    []reach
+	shardOf    []int // of each of reached
+	pieces     []piece
+	buffer     []byte // for a frame
+}
+
+// JournalConfig is what a journal must know of its store. All fields are required.
+type JournalConfig struct {
+	Dir     string // the store's folder
+	StoreID [16]byte
+	Shards  []*Shard // by number
+	Health  *Health
+	Logger  *slog.Logger
+	// FirstSize and MaxSize are bytes of a file: it starts with the first and grows to the second.
+	FirstSize, MaxSize int64
+}
+
+// The sizes of a journal file in bytes: small for a store that is hardly written to, and so large that a checkpoint,
+// which costs a few flushes a shard, comes once in some ten thousand commits of one small record.
+const (
+	DefaultJournalFirst = 1 << 20
+	DefaultJournalMax   = 16 << 20
+)
+
+// gatherFraction is the part of a commit's time that the next may wait for more writers.
+const gatherFraction = 8
+
+// checkpointAtOnce is how many shards a checkpoint syncs at the same time.
+const checkpointAtOnce = 4
+
+// commitGroup are the writers that one commit serves.
+type commitGroup struct {
+	size int           // guarded by Journal.mu
+	done chan struct{} // closed when the commit has ended
+	err  error         // written before done is closed
+}
+
+// journalFile is one of the two files. Guarded by Journal.commitMu.
+type journalFile struct {
+	file       *mmapio.Preallocated
+	checkpoint chan struct{} // closed when all shards are synced up to where the file goes; nil: nothing needs it
+	targets    []uint64      // sequence numbers up to which that is, by shard
+	err        error         // of the checkpoint, written before it is closed
+}
+
+// NewJournal returns a journal without files: the first commit makes them.
+func NewJournal(cfg JournalConfig) *Journal { return &Journal{cfg: cfg, current: -1} }
+
+// Wait returns once the record of s with sequence number seq and all before it are on disk.
+func (j *Journal) Wait(s *Shard, seq uint64) error {
+	if s.onDisk(seq) {
+		return nil
+	}
+	if err := j.join(); err != nil {
+		return err
+	}
+	if s.onDisk(seq) {
+		return nil
+	}
+	return s.WaitSynced(seq) // which knows what to say of a shard that is closed
+}
+
+// onDisk reports whether the log is on disk up to a sequence number, in its segments or in the journal.
+func (s *Shard) onDisk(seq uint64) bool { return s.journaled.Load() >= seq || s.synced.Load() >= seq }
+
+// WaitPart is Wait for a part of a batch, and with it the batch.
+func (j *Journal) WaitPart(p *Part) error { return j.Wait(p.Shard, p.lastSeq) }
+
+// join waits for a commit whose cut comes after the call.
+func (j *Journal) join() error {
+	j.mu.Lock()
+	g := j.next
+	leads := g == nil
+	if leads {
+		g = &commitGroup{done: make(chan struct{})}
+		j.next = g
+	}
+	g.size++
+	j.mu.Unlock()
+	if !leads {
+		<-g.done
+		return g.err
+	}
+	j.commitMu.Lock()
+	j.gather(g)
+	start := time.Now()
+	g.err = j.commit()
+	j.lastTook = time.Since(start)
+	j.commitMu.Unlock()
+	close(g.done)
+	return g.err
+}
+
+// gather waits for the writers that the commit before has just let go, and closes the group. They are about to write
+// again, and come into this group if they get the processor first; else this commit would serve few and the next
+// all others. It waits for as many as that commit served, and no longer than a fraction of what it took. Holds
+// commitMu.
+func (j *Journal) gather(g *commitGroup) {
+	var start time.Time
+	for {
+		j.mu.Lock()
+		if g.size >= j.lastSize || !start.IsZero() && time.Since(start) > j.lastTook/gatherFraction {
+			j.next, j.lastSize = nil, g.size
+			j.mu.Unlock()
+			return
+		}
+		j.mu.Unlock()
+		if start.IsZero() {
+			start = time.Now()
+		}
+		runtime.Gosched()
+	}
+}
+
+// commit puts on disk what all shards have now. Holds commitMu.
+func (j *Journal) commit() error {
+	if err := j.cfg.Health.Err(); err != nil {
+		return err
+	}
+	targets, size := j.cut()
+	defer j.forget()
+	if len(j.pieces) > 0 {
+		if err := j.write(targets, size); err != nil {
+			return err
+		}
+	}
+	for i, s := range j.cfg.Shards {
+		s.journaled.Store(max(s.journaled.Load(), targets[i]))
+	}
+	for _, r := range j.reached {
+		r.seg.journaled = r.end
+	}
+	return nil
+}
+
+// write puts the cut on disk, in a frame of size bytes or by syncs of the shards.
+func (j *Journal) write(targets []uint64, size int64) error {
+	if j.off || size > j.cfg.MaxSize/4 {
+		return j.direct(targets)
+	}
+	err := j.makeRoom(size)
+	if errors.Is(err, errNoJournal) {
+		j.off = true
+		j.cfg.Logger.Warn("no journal could be made: each shard syncs by itself until the store is opened again", "error", err)
+		return j.direct(targets)
+	}
+	if err != nil {
+		return err
+	}
+	f := j.files[j.current].file
+	j.buffer = slices.Grow(j.buffer[:0], int(size))[:size]
+	err = guarded(func() error {
+		encodeFrame(j.buffer, j.generation, j.number, j.pieces)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read records for the journal: %w", faultError(err))
+	}
+	if err = f.WriteAt(j.buffer, j.end); err == nil {
+		crashpoint.At("journal.written")
+		err = f.Sync()
+	}
+	if err != nil {
+		return j.failed(err)
+	}
+	crashpoint.At("journal.synced")
+	j.end += size
+	j.number++
+	return nil
+}
+
+// failed makes the store read-only, as a sync that failed does.
+func (j *Journal) failed(err error) error {
+	err = fmt.Errorf("sync journal: %w", faultError(err))
+	j.cfg.Health.Fail(err)
+	return err
+}
+
+// cut is how far all shards have come at one instant, and what of it no commit had yet: the sequence number of each
+// shard, and the size of the frame. The slices stay the journal's. Holds commitMu.
+func (j *Journal) cut() (targets []uint64, size int64) {
+	shards := j.cfg.Shards
+	targets = make([]uint64, len(shards))
+	lockAll(shards)
+	for i, s := range shards {
+		targets[i] = s.seq
+		for _, seg := range s.rolled {
+			j.reach(i, reach{seg, seg.end, seg.lastSeq, false})
+		}
+		if s.active != nil {
+			j.reach(i, reach{s.active, s.active.end, s.active.lastSeq, true})
+		}
+	}
+	for _, s := range shards {
+		s.mu.Unlock()
+	}
+	for i, r := range j.reached {
+		p := piece{shard: j.shardOf[i], id: r.seg.id, nonce: r.seg.nonce, offset: r.seg.journaled, lastSeq: r.lastSeq,
+			bytes: r.seg.mapping.Bytes()[r.seg.journaled:r.end]}
+		j.pieces = append(j.pieces, p)
+		size += pieceSize(int64(len(p.bytes)))
+	}
+	return targets, frameSize(size)
+}
+
+// reach enters a segment into the cut, if it has something new.
+func (j *Journal) reach(shard int, r reach) {
+	if r.end > r.seg.journaled {
+		j.reached = append(j.reached, r)
+		j.shardOf = append(j.shardOf, shard)
+	}
+}
+
+// forget lets go of the segments of the cut, and keeps the memory of the lists.
+func (j *Journal) forget() {
+	clear(j.reached)
+	clear(j.pieces)
+	j.reached, j.shardOf, j.pieces = j.reached[:0], j.shardOf[:0], j.pieces[:0]
+}
+
+// direct has the shards sync by themselves.
+func (j *Journal) direct(targets []uint64) error {
+	errs := make([]error, len(targets))
+	var wg sync.WaitGroup
+	for i, s := range j.cfg.Shards {
+		if !s.onDisk(targets[i]) {
+			wg.Go(func() { errs[i] = s.WaitSynced(targets[i]) })
+		}
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// errNoJournal: there is no file to write to, and nothing is lost yet.
+var errNoJournal = errors.New("no journal")
+
+// makeRoom has size bytes free in the current file, or takes the other one. Holds commitMu.
+func (j *Journal) makeRoom(size int64) error {
+	want := j.cfg.FirstSize
+	if j.current >= 0 {
+		f := j.files[j.current].file
+		if j.end+size <= f.Size() {
+			return nil
+		}
+		want = 4 * f.Size()
+	}
+	want = max(min(want, j.cfg.MaxSize), journalHead+size)
+	next := (j.current + 1) % journalFiles
+	nf := &j.files[next]
+	if nf.checkpoint != nil {
+		<-nf.checkpoint
+		if nf.err != nil { // no descriptor was left, for one
+			if nf.err = j.direct(nf.targets); nf.err != nil {
+				return nf.err
+			}
+		}
+		nf.checkpoint = nil
+	}
+	if err := j.grow(nf, next, want); err != nil {
+		return fmt.Errorf("%w: %w", errNoJournal, err)
+	}
+	generation := j.generation + 1
+	at, head := encodeJournalHead(j.cfg.StoreID, generation)
+	err := nf.file.WriteAt(head, at)
+	if err == nil {
+		err = nf.file.Sync()
+	}
+	if err != nil {
+		return j.failed(err)
+	}
+	crashpoint.At("journal.turned")
+	if j.current >= 0 {
+		j.startCheckpoint(&j.files[j.current])
+	}
+	j.current, j.generation, j.number, j.end = next, generation, 0, journalHead
+	return nil
+}
+
+// grow gives a file that nothing needs at least size bytes. Holds commitMu.
+func (j *Journal) grow(nf *journalFile, n int, size int64) error {
+	if nf.file != nil {
+		if nf.file.Size() >= size {
+			return nil
+		}
+		return nf.file.Grow(size)
+	}
+	f, err := mmapio.CreatePreallocated(journalPath(j.cfg.Dir, n), size)
+	if err != nil {
+		return err
+	}
+	if err := mmapio.SyncDir(j.cfg.Dir); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	nf.file = f
+	crashpoint.At("journal.made")
+	return nil
+}
+
+// startCheckpoint syncs all shards up to where a full file goes. Holds commitMu.
+func (j *Journal) startCheckpoint(f *journalFile) {
+	done, targets := make(chan struct{}), make([]uint64, len(j.cfg.Shards))
+	for i, s := range j.cfg.Shards {
+		targets[i] = s.journaled.Load()
+	}
+	f.checkpoint, f.targets, f.err = done, targets, nil
+	go func() {
+		defer close(done)
+		errs := make([]error, len(targets))
+		var wg sync.WaitGroup
+		tokens := make(chan struct{}, checkpointAtOnce)
+		for i, s := range j.cfg.Shards {
+			if s.synced.Load() >= targets[i] {
+				continue
+			}
+			tokens <- struct{}{}
+			wg.Go(func() {
+				errs[i] = s.WaitSynced(targets[i])
+				<-tokens
+			})
+		}
+		wg.Wait()
+		f.err = errors.Join(errs...)
+	}()
+}
+
+// Close ends the journal, after the shards were closed. If they all were, and are on disk, it removes its files.
+func (j *Journal) Close(closed bool) error {
+	j.commitMu.Lock()
+	defer j.commitMu.Unlock()
+	j.off = true
+	var errs []error
+	made := false
+	for i := range j.files {
+		f := &j.files[i]
+		if f.checkpoint != nil {
+			<-f.checkpoint
+			f.checkpoint = nil
+		}
+		if f.file != nil {
+			made = true
+			errs = append(errs, f.file.Close())
+			f.file = nil
+		}
+	}
+	if err := errors.Join(errs...); err != nil || !closed || !made || j.cfg.Health.Err() != nil {
+		return err
+	}
+	return RemoveJournal(j.cfg.Dir)
+}
+
+// RemoveJournal removes the journal's files, once all that they promise is on disk elsewhere. Should a power failure
+// bring them back, they change nothing (Journal).
+func RemoveJournal(dir string) error {
+	var errs []error
+	for n := range journalFiles {
+		errs = append(errs, mmapio.Remove(journalPath(dir, n)))
+	}
+	crashpoint.At("journal.removed")
+	return errors.Join(errs...)
+}
+
+// Bytes is what the journal's files take on disk.
+func (j *Journal) Bytes() (n int64) {
+	j.commitMu.Lock()
+	defer j.commitMu.Unlock()
+	for i := range j.files {
+		if f := j.files[i].file; f != nil {
+			n += f.Size()
+		}
+	}
+	return n
+}

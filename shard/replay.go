@@ -1,0 +1,191 @@
+package shard
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/freyjadb/freyja/internal/crashpoint"
+	"github.com/freyjadb/freyja/mmapio"
+)
+
+// JournalMark is what the journal promises of a segment: that its log is there up to an end.
+type JournalMark struct {
+	nonce   uint64
+	end     int64
+	lastSeq uint64
+}
+
+// JournalMarks are those of a store, by shard and segment id.
+type JournalMarks map[SegmentRef]JournalMark
+
+// Of returns the marks of one shard, by segment id.
+func (m JournalMarks) Of(shard int) map[uint64]JournalMark {
+	var of map[uint64]JournalMark
+	for ref, mark := range m {
+		if ref.Shard == shard {
+			if of == nil {
+				of = make(map[uint64]JournalMark)
+			}
+			of[ref.ID] = mark
+		}
+	}
+	return of
+}
+
+// Replay is the journal of a store that is being opened. It puts what the journal has into the segments, so it comes
+// before any of them is read; the files stay until RemoveJournal.
+type Replay struct {
+	Dir     string
+	StoreID [16]byte
+	Shards  int
+	Lists   func(shard int, id uint64) bool // whether the manifest lists a segment
+	// ReadOnly: nothing may be written. If a segment then lacks what the journal has, Run returns ErrReadOnly.
+	ReadOnly bool
+
+	// Found says that there is a journal file, Bytes how much was put into segments that did not have it.
+	Found bool
+	Bytes int64
+}
+
+// Run replays. Errors: ErrCorrupt for a journal that is not sound, and those of reading and writing. What is
+// put into segments is on disk when it returns.
+func (r *Replay) Run() (JournalMarks, error) {
+	bySegment, err := r.read()
+	if err != nil {
+		return nil, err
+	}
+	marks := make(JournalMarks)
+	for ref, pieces := range bySegment {
+		if ref.Shard >= r.Shards || !r.Lists(ref.Shard, ref.ID) {
+			continue // compacted away
+		}
+		mark, err := r.apply(ref, pieces)
+		if err != nil {
+			return nil, err
+		}
+		if mark.end > 0 {
+			marks[ref] = mark
+		}
+	}
+	crashpoint.At("journal.replayed")
+	return marks, nil
+}
+
+// read returns the pieces of both files by segment, in the order of their offsets.
+func (r *Replay) read() (map[SegmentRef][]piece, error) {
+	bySegment := make(map[SegmentRef][]piece)
+	for n := range journalFiles {
+		path := journalPath(r.Dir, n)
+		file, err := mmapio.ReadFile(path, maxJournalFile)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if errors.Is(err, mmapio.ErrTooLong) || errors.Is(err, mmapio.ErrNotRegular) {
+			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.Found = true
+		generation, err := journalGeneration(path, file, r.StoreID)
+		if err != nil {
+			return nil, err
+		}
+		if generation == 0 {
+			continue
+		}
+		for _, p := range framesOf(file, generation) {
+			ref := SegmentRef{p.shard, p.id}
+			bySegment[ref] = append(bySegment[ref], p)
+		}
+	}
+	for _, pieces := range bySegment {
+		slices.SortStableFunc(pieces, func(a, b piece) int { return int(a.offset - b.offset) })
+	}
+	return bySegment, nil
+}
+
+// apply puts the pieces of a segment into its file. The mark is zero if the segment is not theirs, or has no need of
+// them. What is wrong with the file is told by who reads it next.
+func (r *Replay) apply(ref SegmentRef, pieces []piece) (JournalMark, error) {
+	path := (&Config{Dir: r.Dir, Shard: ref.Shard}).segmentPath(ref.ID)
+	head, length, err := mmapio.ReadHead(path, headerSize)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, mmapio.ErrNotRegular) {
+		return JournalMark{}, nil
+	}
+	if err != nil {
+		return JournalMark{}, err
+	}
+	h := segmentHeader{storeID: r.StoreID, shard: uint32(ref.Shard), shards: uint32(r.Shards), id: ref.ID}
+	if h.read(head, path) != nil {
+		return JournalMark{}, nil
+	}
+	m := latestMark(head)
+	if m.state == stateSealed {
+		return JournalMark{}, nil
+	}
+	mark := JournalMark{nonce: h.nonce}
+	var patches []mmapio.Patch
+	for _, p := range pieces {
+		if p.nonce != h.nonce || p.end() <= m.end {
+			continue
+		}
+		if p.offset < headerSize || p.end() > length {
+			return JournalMark{}, corrupt(path, length, fmt.Sprintf("file ends before offset %d, up to which the journal has it", p.end()))
+		}
+		if skip := m.end - p.offset; skip > 0 {
+			p.offset, p.bytes = m.end, p.bytes[skip:]
+		}
+		patches = append(patches, mmapio.Patch{Offset: p.offset, Bytes: p.bytes})
+		if p.end() > mark.end {
+			mark.end, mark.lastSeq = p.end(), p.lastSeq
+		}
+	}
+	if len(patches) == 0 {
+		return JournalMark{}, nil
+	}
+	return mark, r.patch(path, patches)
+}
+
+// patch writes what a segment lacks. All is written again whether it is there or not: what is may be in the
+// page cache alone, of a sync that failed.
+func (r *Replay) patch(path string, patches []mmapio.Patch) error {
+	for _, p := range patches {
+		same, err := r.has(path, p)
+		if err != nil {
+			return err
+		}
+		if !same {
+			r.Bytes += int64(len(p.Bytes))
+		}
+	}
+	if r.ReadOnly {
+		if r.Bytes > 0 {
+			return fmt.Errorf("%q lacks writes that the journal has; they are put there when the store is opened for writing: %w",
+				path, ErrReadOnly)
+		}
+		return nil
+	}
+	return mmapio.Overwrite(path, patches)
+}
+
+func (r *Replay) has(path string, p mmapio.Patch) (bool, error) {
+	b, err := mmapio.ReadRange(path, p.Offset, int64(len(p.Bytes)))
+	return bytes.Equal(b, p.Bytes), err
+}
+
+// believe raises what is promised of a segment to what the journal promised of it. The mark in the file follows
+// when the shard is opened for writing (Recovery.rewrite).
+func (seg *segment) believe(m JournalMark) {
+	if m.nonce != seg.nonce || m.end <= seg.mark.end || seg.sealed() {
+		return
+	}
+	seg.mark.end, seg.mark.lastSeq = m.end, m.lastSeq
+	if seg.mark.state == stateClosed {
+		seg.mark.state = stateOpen
+	}
+	seg.markOwed = true
+}
