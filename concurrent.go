@@ -76,7 +76,8 @@ type ConcurrencyStats struct {
 	IndexSwaps int64
 	// SegmentRolls is how often a shard's writer moved on to a new segment.
 	SegmentRolls int64
-	// Syncs is the number of completed syncs of a shard's log.
+	// Syncs is the number of completed syncs of a shard's log, and of the journal that the writes of all shards
+	// share under Always.
 	Syncs int64
 	// Compactions is the number of compactions, CompactedBytes the records they copied, ReclaimedBytes
 	// by how much they made the files smaller.

@@ -374,7 +374,8 @@ func runFailing(t testing.TB, n int, mode Durability, errno syscall.Errno, on bo
 	defer func() { disk.Close() }()
 	r := &failRun{
 		t: t, root: root, dir: filepath.Join(root, "store"), disk: disk, failAt: n, on: on, errno: errno,
-		opts: Options{Shards: 2, Durability: mode, SegmentSize: 1024, firstSegmentSize: 512, DisableAutoCompact: true},
+		opts: Options{Shards: 2, Durability: mode, SegmentSize: 1024, firstSegmentSize: 512, DisableAutoCompact: true,
+			journalFirst: 6 << 10, journalMax: 8 << 10},
 	}
 	empty := []map[string]string{{}, {}}
 	r.history, r.model = newPowerHistory(empty), cloneStates(empty)

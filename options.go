@@ -18,7 +18,9 @@ const (
 	// Periodic syncs every Options.SyncInterval: a dead machine loses at most the writes of the
 	// last interval and of the sync then under way. The default.
 	Periodic Durability = iota
-	// Always: a write returns after its record is on disk. Concurrent writers of a shard share syncs.
+	// Always: a write returns after its record is on disk. Concurrent writers share syncs, whatever shards they
+	// write to. It is written twice: to a journal at once, which takes up to 32 MiB on disk, and to its shard's file
+	// later.
 	Always
 	// Never leaves it to the kernel, which writes dirty pages back within about half a minute on
 	// Linux. Sync and Close still put everything on disk.

@@ -80,6 +80,8 @@ func powerOptions(rng *rand.Rand) Options {
 		DisableAutoCompact: rng.IntN(2) == 0,
 		CompactAtDeadRatio: []float64{0, 0.1, 0.3, 0.8}[rng.IntN(4)],
 		firstSegmentSize:   min(segment, int64(256<<rng.IntN(6))),
+		journalFirst:       int64(5<<10) << rng.IntN(3),
+		journalMax:         int64(8<<10) << rng.IntN(5),
 	}
 }
 

@@ -80,6 +80,9 @@ func (r *repairer) run() (err error) {
 	if err := r.readManifest(); err != nil { // nobody changes it any more
 		return err
 	}
+	if err := r.replayJournal(); err != nil {
+		return err
+	}
 	if err := r.mend(false); err != nil {
 		return err
 	}
@@ -91,6 +94,27 @@ func (r *repairer) run() (err error) {
 		}
 		err = r.count()
 	}
+	if err != nil {
+		return err
+	}
+	return shard.RemoveJournal(r.dir)
+}
+
+// replayJournal puts what the journal has into the segments, up to the first frame that is damaged. A journal that has
+// one goes to the quarantine.
+func (r *repairer) replayJournal() error {
+	m := r.manifest
+	replay := shard.Replay{Dir: r.dir, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, Salvage: true}
+	_, err := replay.Run()
+	if err == nil {
+		err = replay.Damage
+	}
+	if !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	r.report.Damages = append(r.report.Damages, Damage{Shard: -1, File: r.dir, Reason: err.Error()})
+	kept, err := shard.QuarantineJournal(r.dir)
+	r.report.Quarantined = append(r.report.Quarantined, kept...)
 	return err
 }
 

@@ -53,7 +53,7 @@ type Usage struct {
 	// a sixteenth at most. Records in segments that are still written to are not in it.
 	ExpiredBytes int64
 	// DiskBytes is the length of all files of the shards: segments, with space reserved for records to
-	// come, hint files and saved indexes.
+	// come, hint files and saved indexes. That of the store has its journal too.
 	DiskBytes int64
 	// DetachedBytes is the length of segment files that compaction has removed, but that the file system
 	// keeps until no reader and no snapshot can use them any more.

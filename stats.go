@@ -119,6 +119,9 @@ func (db *DB) Stats() *ConcurrencyStats {
 		st.SpaceWaits += c.SpaceWaits
 		st.SpaceWaitedTime += c.SpaceWaitedTime
 	}
+	if db.journal != nil {
+		st.Syncs += db.journal.Syncs()
+	}
 	return st
 }
 
@@ -138,6 +141,9 @@ func (db *DB) Usage() Usage {
 		u.DetachedBytes += su.DetachedBytes
 		u.IndexBytes += su.IndexBytes
 		u.Segments += su.Segments
+	}
+	if db.journal != nil {
+		u.DiskBytes += db.journal.Bytes()
 	}
 	u.Snapshots, u.OldestSnapshot = db.snapshots.usage()
 	return u

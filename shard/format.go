@@ -240,3 +240,6 @@ func latestMark(page []byte) mark {
 
 // headerShards is the number of shards that a header gives.
 func headerShards(page []byte) uint32 { return binary.LittleEndian.Uint32(page[40:]) }
+
+// PromisedEnd is the end that the mark in a segment file promises.
+func PromisedEnd(file []byte) int64 { return latestMark(file).end }

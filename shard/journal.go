@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
@@ -48,6 +49,9 @@ import (
 type Journal struct {
 	cfg JournalConfig
 
+	syncs atomic.Int64 // of frames
+	bytes atomic.Int64 // of both files
+
 	mu   sync.Mutex
 	next *commitGroup // guarded by mu: those whose leader has not taken the cut yet
 
@@ -82,7 +86,7 @@ type JournalConfig struct {
 // which costs a few flushes a shard, comes once in some ten thousand commits of one small record.
 const (
 	DefaultJournalFirst = 1 << 20
-	DefaultJournalMax   = 16 << 20
+	DefaultJournalMax   = 64 << 20
 )
 
 // gatherFraction is the part of a commit's time that the next may wait for more writers.
@@ -227,6 +231,7 @@ func (j *Journal) write(targets []uint64, size int64) error {
 		return j.failed(err)
 	}
 	crashpoint.At("journal.synced")
+	j.syncs.Add(1)
 	j.end += size
 	j.number++
 	return nil
@@ -345,7 +350,10 @@ func (j *Journal) grow(nf *journalFile, n int, size int64) error {
 		if nf.file.Size() >= size {
 			return nil
 		}
-		return nf.file.Grow(size)
+		before := nf.file.Size()
+		err := nf.file.Grow(size)
+		j.bytes.Add(nf.file.Size() - before)
+		return err
 	}
 	f, err := mmapio.CreatePreallocated(journalPath(j.cfg.Dir, n), size)
 	if err != nil {
@@ -355,6 +363,7 @@ func (j *Journal) grow(nf *journalFile, n int, size int64) error {
 		return errors.Join(err, f.Close())
 	}
 	nf.file = f
+	j.bytes.Add(size)
 	crashpoint.At("journal.made")
 	return nil
 }
@@ -405,6 +414,7 @@ func (j *Journal) Close(closed bool) error {
 			f.file = nil
 		}
 	}
+	j.bytes.Store(0)
 	if err := errors.Join(errs...); err != nil || !closed || !made || j.cfg.Health.Err() != nil {
 		return err
 	}
@@ -422,14 +432,8 @@ func RemoveJournal(dir string) error {
 	return errors.Join(errs...)
 }
 
-// Bytes is what the journal's files take on disk.
-func (j *Journal) Bytes() (n int64) {
-	j.commitMu.Lock()
-	defer j.commitMu.Unlock()
-	for i := range j.files {
-		if f := j.files[i].file; f != nil {
-			n += f.Size()
-		}
-	}
-	return n
-}
+// Bytes is what the journal's files take on disk. Any goroutine may call it.
+func (j *Journal) Bytes() int64 { return j.bytes.Load() }
+
+// Syncs is how many frames were synced. Any goroutine may call it.
+func (j *Journal) Syncs() int64 { return j.syncs.Load() }

@@ -200,35 +200,34 @@ func decodeFrame(b []byte, generation uint64) (number uint64, size int, pieces [
 	return binary.LittleEndian.Uint64(b[16:]), size, pieces, true
 }
 
-// framesOf returns the pieces of all frames of a generation, in order. A frame that does not verify is the last,
-// which was not promised, or damaged: then those behind it count all the same. Whether something is missing is
-// seen where the pieces go: a segment's log must reach the end that each gives (JournalMark).
-func framesOf(file []byte, generation uint64) (pieces []piece) {
+// framesOf returns the pieces of all frames of a generation, in order. The first that does not verify is the end: it was
+// not promised. But a frame is written only when the one before it is on disk: if another follows, that one is
+// damaged, and what it promised cannot be told. The pieces in front of it are returned with the error.
+func framesOf(path string, file []byte, generation uint64) (pieces []piece, err error) {
 	next := uint64(0)
-	var magic [12]byte
-	binary.LittleEndian.PutUint32(magic[:], frameMagic)
-	binary.LittleEndian.PutUint64(magic[4:], generation)
-	for at := journalHead; at < len(file); {
+	at := journalHead
+	for {
 		number, size, of, ok := decodeFrame(file[at:], generation)
-		if ok && number >= next {
-			pieces = append(pieces, of...)
-			at += size
-			next = number + 1
-			continue
-		}
-		// The next place that may be one.
-		from := at + frameAlign
-		if from+4 > len(file) {
+		if !ok || number != next {
 			break
 		}
-		i := bytes.Index(file[from+4:], magic[:])
-		if i < 0 {
-			break
-		}
-		at = from + i&^(frameAlign-1)
-		if i%frameAlign != 0 { // not a place for one
-			at = from + (i+frameAlign-1)&^(frameAlign-1)
-		}
+		pieces = append(pieces, of...)
+		at += size
+		next++
 	}
-	return pieces
+	var start [12]byte
+	binary.LittleEndian.PutUint32(start[:], frameMagic)
+	binary.LittleEndian.PutUint64(start[4:], generation)
+	for from := at; ; {
+		i := bytes.Index(file[from:], start[:])
+		if i < 0 {
+			return pieces, nil
+		}
+		if from += i - 4; from >= at {
+			if number, _, _, ok := decodeFrame(file[from:], generation); ok && number >= next {
+				return pieces, corrupt(path, int64(at), fmt.Sprintf("frame %d does not verify, and frame %d follows at offset %d", next, number, from))
+			}
+		}
+		from += 5
+	}
 }

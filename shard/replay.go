@@ -44,6 +44,9 @@ type Replay struct {
 	Lists   func(shard int, id uint64) bool // whether the manifest lists a segment
 	// ReadOnly: nothing may be written. If a segment then lacks what the journal has, Run returns ErrReadOnly.
 	ReadOnly bool
+	// Salvage: frames in front of a damaged one are replayed all the same, and Damage is what is wrong.
+	Salvage bool
+	Damage  error
 
 	// Found says that there is a journal file, Bytes how much was put into segments that did not have it.
 	Found bool
@@ -91,13 +94,19 @@ func (r *Replay) read() (map[SegmentRef][]piece, error) {
 		}
 		r.Found = true
 		generation, err := journalGeneration(path, file, r.StoreID)
-		if err != nil {
+		if err != nil && !r.Salvage {
 			return nil, err
 		}
-		if generation == 0 {
+		r.Damage = errors.Join(r.Damage, err)
+		if err != nil || generation == 0 {
 			continue
 		}
-		for _, p := range framesOf(file, generation) {
+		pieces, err := framesOf(path, file, generation)
+		if err != nil && !r.Salvage {
+			return nil, err
+		}
+		r.Damage = errors.Join(r.Damage, err)
+		for _, p := range pieces {
 			ref := SegmentRef{p.shard, p.id}
 			bySegment[ref] = append(bySegment[ref], p)
 		}
@@ -175,6 +184,26 @@ func (r *Replay) patch(path string, patches []mmapio.Patch) error {
 func (r *Replay) has(path string, p mmapio.Patch) (bool, error) {
 	b, err := mmapio.ReadRange(path, p.Offset, int64(len(p.Bytes)))
 	return bytes.Equal(b, p.Bytes), err
+}
+
+// QuarantineJournal moves the journal's files to the quarantine, and returns their new paths.
+func QuarantineJournal(dir string) (kept []string, err error) {
+	for n := range journalFiles {
+		b, err := mmapio.ReadFile(journalPath(dir, n), maxJournalFile)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			var path string
+			if path, err = Quarantine(dir, JournalName(n), b); err == nil {
+				kept = append(kept, path)
+			}
+		}
+		if err != nil {
+			return kept, err
+		}
+	}
+	return kept, RemoveJournal(dir)
 }
 
 // believe raises what is promised of a segment to what the journal promised of it. The mark in the file follows

@@ -1,0 +1,225 @@
+package freyja
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/freyjadb/freyja/shard"
+)
+
+// forgetfulCopy copies the folder of an open store as a machine that died may leave it: of the segments, all that
+// no mark promises is gone.
+func forgetfulCopy(t testing.TB, dir string) string {
+	t.Helper()
+	to := fastDir(t)
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	slices.SortStableFunc(entries, func(a, b os.DirEntry) int { // the manifest first: what it lists is there
+		return strings.Index(b.Name(), manifestName) - strings.Index(a.Name(), manifestName)
+	})
+	for _, e := range entries {
+		if e.IsDir() || e.Name() == lockName {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		require.NoError(t, err)
+		if _, _, ok := shard.ParseSegmentName(e.Name()); ok && len(b) > 4096 { // else it is being made
+			clear(b[shard.PromisedEnd(b):])
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(to, e.Name()), b, 0o644))
+	}
+	return to
+}
+
+func journalOptions() *Options {
+	return &Options{Shards: 4, Durability: Always, SegmentSize: 64 << 10, firstSegmentSize: 4 << 10, DisableAutoCompact: true,
+		journalFirst: 16 << 10, journalMax: 64 << 10}
+}
+
+// TestJournalBringsWritesBack: what Always acknowledged is there although no segment has it.
+func TestJournalBringsWritesBack(t *testing.T) {
+	for _, writes := range []int{1, 20, 200, 2000} {
+		t.Run(fmt.Sprintf("writes=%d", writes), func(t *testing.T) {
+			dir := fastDir(t)
+			db := openStoreIn(t, dir, journalOptions())
+			model := map[string]string{}
+			batch := NewBatch()
+			for i := range writes {
+				key, value := fmt.Sprintf("key %d", i%97), fmt.Sprintf("value %d", i)
+				switch i % 5 {
+				case 3:
+					delete(model, key)
+					require.NoError(t, db.Delete([]byte(key)))
+				case 4:
+					batch.Reset()
+					for k := range 7 {
+						key := fmt.Sprintf("key %d", (i+k)%97)
+						batch.Put([]byte(key), []byte(value))
+						model[key] = value
+					}
+					require.NoError(t, db.Apply(batch))
+				default:
+					require.NoError(t, db.Put([]byte(key), []byte(value)))
+					model[key] = value
+				}
+			}
+			require.Positive(t, db.Stats().Syncs)
+			copied := forgetfulCopy(t, dir)
+			require.NoError(t, db.Close())
+			require.Empty(t, journalsIn(t, dir), "a closed store has no journal")
+
+			_, err := Open(copied, &Options{ReadOnly: true})
+			require.ErrorIs(t, err, ErrReadOnly)
+			require.ErrorContains(t, err, "journal")
+
+			for _, durability := range []Durability{Never, Always} { // the second finds no journal
+				opened := openStoreIn(t, copied, &Options{Durability: durability})
+				if durability == Never {
+					require.Positive(t, opened.Recovery().JournalBytes)
+					require.Empty(t, opened.Recovery().Cuts)
+				} else {
+					require.Zero(t, opened.Recovery().JournalBytes)
+				}
+				require.Empty(t, journalsIn(t, copied))
+				require.Equal(t, model, contentsOf(t, opened))
+				require.NoError(t, opened.Close())
+			}
+		})
+	}
+}
+
+func journalsIn(t testing.TB, dir string) (names []string) {
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, e := range entries {
+		if shard.IsJournal(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+func contentsOf(t testing.TB, db *DB) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	require.NoError(t, db.Scan(nil, func(key, value []byte) error {
+		all[string(key)] = string(value)
+		return nil
+	}))
+	return all
+}
+
+// TestDamagedJournal: a promised write that cannot be brought back is damage, and no end of a log.
+func TestDamagedJournal(t *testing.T) {
+	dir := fastDir(t)
+	db := openStoreIn(t, dir, journalOptions())
+	fill(t, db, 20)
+	copied := forgetfulCopy(t, dir)
+	require.NoError(t, db.Close())
+	path := filepath.Join(copied, journalsIn(t, copied)[0])
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	flip := func(key string) {
+		damaged := bytes.Clone(b)
+		at := bytes.Index(b, []byte(key))
+		require.Positive(t, at)
+		damaged[at] ^= 1
+		require.NoError(t, os.WriteFile(path, damaged, 0o644))
+	}
+	flip("key 19") // the last: as a power failure tears it before it is promised
+	last := openStoreIn(t, forgetfulCopy(t, copied), nil)
+	require.Equal(t, 19, last.Len())
+
+	flip("key 10")
+	_, err = Open(copied, nil)
+	require.ErrorIs(t, err, ErrCorrupt)
+	require.ErrorContains(t, err, path)
+	require.ErrorContains(t, err, "frame 10 does not verify")
+	report, err := Repair(context.Background(), copied, nil)
+	require.NoError(t, err)
+	require.Len(t, report.Damages, 1)
+	require.Len(t, report.Quarantined, 1)
+	require.Equal(t, 10, openStoreIn(t, copied, nil).Len(), "those in front of the damaged frame")
+}
+
+// TestForeignJournal: a file that is no journal of this store is not replayed, removed or passed over.
+func TestForeignJournal(t *testing.T) {
+	dir := fastDir(t)
+	db := openStoreIn(t, dir, journalOptions())
+	fill(t, db, 20)
+	journal, err := os.ReadFile(filepath.Join(dir, shard.JournalName(0)))
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+
+	for name, content := range map[string][]byte{
+		"another store's": journal, "text": bytes.Repeat([]byte("no journal "), 1000), "header damaged": append([]byte{1}, journal[1:]...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := fastDir(t)
+			db := openStoreIn(t, dir, nil)
+			fill(t, db, 3)
+			require.NoError(t, db.Close())
+			path := filepath.Join(dir, shard.JournalName(0))
+			require.NoError(t, os.WriteFile(path, content, 0o644))
+			_, err := Open(dir, nil)
+			require.ErrorIs(t, err, ErrCorrupt)
+			require.ErrorContains(t, err, path)
+			require.FileExists(t, path)
+			report, err := Repair(context.Background(), dir, nil)
+			require.NoError(t, err)
+			require.Len(t, report.Quarantined, 1)
+			kept, err := os.ReadFile(report.Quarantined[0])
+			require.NoError(t, err)
+			require.Equal(t, content, kept)
+			require.Equal(t, 3, openStoreIn(t, dir, nil).Len())
+		})
+	}
+	t.Run("empty", func(t *testing.T) { // a process that died while it made one
+		require.NoError(t, os.WriteFile(filepath.Join(dir, shard.JournalName(1)), make([]byte, 10), 0o644))
+		require.Equal(t, 20, openStoreIn(t, dir, nil).Len())
+	})
+}
+
+// TestJournalTurns: with many writers and a journal much smaller than what they write, every write is there, and writes of
+// a shard shared syncs.
+func TestJournalTurns(t *testing.T) {
+	dir := fastDir(t)
+	db := openStoreIn(t, dir, journalOptions())
+	const writers, puts = 16, 200
+	var wg sync.WaitGroup
+	errs := make([]error, writers)
+	for w := range writers {
+		wg.Go(func() {
+			for i := range puts {
+				size := 10
+				if i%50 == 0 {
+					size = 20 << 10 // over a quarter of the journal: past it
+				}
+				if err := db.Put(fmt.Appendf(nil, "%d %d", w, i), make([]byte, size)); err != nil {
+					errs[w] = err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		require.NoError(t, err)
+	}
+	copied := forgetfulCopy(t, dir)
+	require.Len(t, journalsIn(t, copied), 2)
+	require.Less(t, db.Stats().Syncs, int64(writers*puts))
+	require.GreaterOrEqual(t, db.Usage().DiskBytes, db.journal.Bytes())
+	require.NoError(t, db.Close())
+	opened := openStoreIn(t, copied, nil)
+	require.Equal(t, writers*puts, opened.Len())
+}

@@ -1,0 +1,119 @@
+package shard
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// journalBytes makes a journal file of a generation with frames.
+func journalBytes(storeID [16]byte, generation uint64, frames ...[]piece) []byte {
+	file := make([]byte, journalHead)
+	at, head := encodeJournalHead(storeID, generation)
+	copy(file[at:], head)
+	for n, pieces := range frames {
+		size := int64(0)
+		for _, p := range pieces {
+			size += pieceSize(int64(len(p.bytes)))
+		}
+		b := bytes.Repeat([]byte{0xee}, int(frameSize(size))) // what was there before
+		encodeFrame(b, generation, uint64(n), pieces)
+		file = append(file, b...)
+	}
+	return file
+}
+
+func testPiece(n, length int) piece {
+	return piece{shard: n, id: uint64(n) << 40, nonce: ^uint64(n), offset: int64(4096 + 16*n), lastSeq: uint64(7 * n),
+		bytes: bytes.Repeat([]byte{byte(n)}, length)}
+}
+
+// TestJournalFormat: frames come back as they went in, whatever their pieces' lengths; numbers on disk stay.
+func TestJournalFormat(t *testing.T) {
+	id := [16]byte{1, 2, 3}
+	frames := [][]piece{{testPiece(1, 16)}, {testPiece(2, 1), testPiece(3, 0), testPiece(1023, 4097)}, {testPiece(4, 15), testPiece(5, 8)}}
+	file := journalBytes(id, 5, frames...)
+	generation, err := journalGeneration("j", file, id)
+	require.NoError(t, err)
+	require.EqualValues(t, 5, generation)
+	got, err := framesOf("j", file, 5)
+	require.NoError(t, err)
+	require.Equal(t, append(append(frames[0], frames[1]...), frames[2]...), got)
+
+	require.Equal(t, "FREYJJNL", string(file[journalOffsetB:][:8]))
+	at, _ := encodeJournalHead(id, 7)
+	require.EqualValues(t, 0, at, "a file's next generation goes to the other place")
+	require.Equal(t, "FJFR", string(file[journalHead+4:][:4]))
+	require.EqualValues(t, 32+40+16+8, binary.LittleEndian.Uint32(file[journalHead+24:]))
+
+	other, err := framesOf("j", file, 3)
+	require.NoError(t, err)
+	require.Empty(t, other, "frames of another generation")
+}
+
+// TestJournalDamage flips every bit of a file of three frames in turn: the frames in front of it come back, and
+// unless it was the last that is damaged, with an error.
+func TestJournalDamage(t *testing.T) {
+	id := [16]byte{9}
+	frames := [][]piece{{testPiece(1, 20)}, {testPiece(2, 30), testPiece(3, 5)}, {testPiece(4, 9)}}
+	file := journalBytes(id, 1, frames...)
+	for at := journalHead; at < len(file); at++ {
+		for bit := range 8 {
+			damaged := bytes.Clone(file)
+			damaged[at] ^= 1 << bit
+			got, err := framesOf("j", damaged, 1)
+			last := len(file) - int(frameSize(pieceSize(9)))
+			if at >= last {
+				require.NoError(t, err)
+				require.Len(t, got, 3)
+				continue
+			}
+			require.ErrorIs(t, err, ErrCorrupt, "byte %d", at)
+			require.LessOrEqual(t, len(got), 1)
+		}
+	}
+	for cut := journalHead; cut < len(file); cut++ { // torn, and what was there before behind it
+		torn := append(bytes.Clone(file[:cut]), make([]byte, len(file)-cut)...)
+		got, err := framesOf("j", torn, 1)
+		require.NoError(t, err)
+		if !bytes.Equal(torn, file) { // the padding at the end is zero
+			require.Less(t, len(got), 4)
+		}
+	}
+	for _, at := range []int{0, 16, 32, 47} { // the only place that has a head
+		damaged := bytes.Clone(file)
+		damaged[journalOffsetA+at] ^= 1
+		_, err := journalGeneration("j", damaged, id)
+		require.ErrorIs(t, err, ErrCorrupt)
+	}
+	_, err := journalGeneration("j", file, [16]byte{8})
+	require.ErrorContains(t, err, "another store")
+}
+
+// FuzzJournal reads any bytes as a journal: no panic, no frame that was not encoded so.
+func FuzzJournal(f *testing.F) {
+	id := [16]byte{1}
+	f.Add(journalBytes(id, 1, []piece{testPiece(1, 20)}, []piece{testPiece(2, 3), testPiece(3, 4)}), uint16(0), byte(0))
+	f.Add(journalBytes(id, 2), uint16(40), byte(1))
+	f.Add([]byte(nil), uint16(0), byte(0))
+	f.Fuzz(func(t *testing.T, b []byte, at uint16, with byte) {
+		file := append(journalBytes(id, 1, []piece{testPiece(1, 20)}, []piece{testPiece(2, 3)}), b...)
+		file[int(at)%len(file)] ^= with
+		generation, err := journalGeneration("j", file, id)
+		if err != nil {
+			require.ErrorIs(t, err, ErrCorrupt)
+			return
+		}
+		pieces, err := framesOf("j", file, generation)
+		if err != nil {
+			require.ErrorIs(t, err, ErrCorrupt)
+		}
+		for i := range pieces {
+			p := &pieces[i]
+			require.LessOrEqual(t, len(p.bytes), len(file), fmt.Sprint(i))
+		}
+	})
+}
