@@ -85,7 +85,7 @@ func TestJournalDamage(t *testing.T) {
 	}
 	for _, at := range []int{0, 16, 32, 47} { // the only place that has a head
 		damaged := bytes.Clone(file)
-		damaged[journalOffsetA+at] ^= 1
+		damaged[journalOffsetB+at] ^= 1
 		_, err := journalGeneration("j", damaged, id)
 		require.ErrorIs(t, err, ErrCorrupt)
 	}
