@@ -213,6 +213,20 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
+// OpenForRandomReading is OpenForReading for a file that is read in pieces, in no order, by many goroutines: the system is
+// told to read nothing ahead. It refuses, with EMFILE, if more than three quarters of the descriptors that the process
+// may have are in use, where that can be told.
+func OpenForRandomReading(path string) (*os.File, error) {
+	file, err := OpenForReading(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := sysReadRandomly(file); err != nil {
+		return nil, errors.Join(fmt.Errorf("mmapio: open %q: %w", path, err), file.Close())
+	}
+	return file, nil
+}
+
 // Patch is bytes for a place in a file.
 type Patch struct {
 	Offset int64

@@ -104,6 +104,27 @@ func (m *Mapping) Advise(a Advice) error {
 	return nil
 }
 
+// DiskWaits is how many loads from memory of this process waited for a page to be read since it began, and how many
+// blocks of 512 bytes were read for it in any way; ok is false where that is not known.
+func DiskWaits() (faults, blocks int64, ok bool) { return sysDiskWaits() }
+
+// Prefetch has the pages of [from, to) that are not in the page cache read, and does not wait for them. Where the system has
+// no such call it does nothing. Errors are those of Populate.
+func (m *Mapping) Prefetch(from, to int64) error {
+	if from < 0 || to < from || to > int64(len(m.data)) {
+		return fmt.Errorf("mmapio: prefetch %q: range %d to %d: %w", m.path, from, to, os.ErrInvalid)
+	}
+	if from == to {
+		return nil
+	}
+	err := sysAdvise(m.data[roundDown(from):min(roundUp(to), int64(len(m.data)))], AdviceWillNeed)
+	runtime.KeepAlive(m)
+	if err != nil {
+		return fmt.Errorf("mmapio: prefetch %q at offset %d: %w", m.path, from, err)
+	}
+	return nil
+}
+
 // Populate maps the pages of [from, to) that are in the page cache, and reads those that are not, so
 // that loads from them fault no more: one call instead of a fault for each few pages. Where the kernel
 // cannot, it does nothing. It may run while others read, and nobody may have trimmed the file below to.

@@ -85,6 +85,9 @@ func (l *lookup) locate() {
 		loc, _ := l.v.table.First(l.hash)
 		if l.p, l.room = l.v.record(loc); l.p != nil && !l.v.trusted(loc) {
 			l.p = nil // get verifies it
+			if l.v.cold {
+				l.v.prefetch(loc)
+			}
 		}
 	}
 }

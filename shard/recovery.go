@@ -85,6 +85,7 @@ type tombstone struct {
 // Begin reads the segments that cfg lists, as far as it must. On an error nothing is left open.
 func Begin(cfg Config) (*Recovery, error) {
 	s := &Shard{cfg: cfg, nextID: max(1, cfg.Listed.NextID), numbers: &numbers{}, detached: new(atomic.Int64), compactMu: newTurn()}
+	s.cfg.coldStretch = new(atomic.Int64)
 	s.closing, s.closeNow = context.WithCancel(context.Background())
 	r := &Recovery{s: s}
 	if err := r.begin(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/freyjadb/freyja/mmapio"
@@ -52,6 +53,8 @@ type segment struct {
 	// journaled: records before it are on disk, in the segment or in the journal. Guarded by Journal.commitMu
 	// once the segment is published.
 	journaled int64
+
+	cold atomic.Pointer[coldFile] // nil: not opened. Any reader may set it, SetCold resets it
 
 	// populating is held while the preparer faults in pages ahead of the writer. Whoever unmaps
 	// file waits for it.

@@ -114,8 +114,9 @@ type Config struct {
 	// wait for them. DeadRatio is how much of a shard may be dead, 0 to 1.
 	AutoCompact    bool
 	DeadRatio      float64
-	WakeCompaction func() // asks for CompactOnce where there is something to do; never blocks
-	Pace           *Pace  // shared by the shards of a store
+	coldStretch    *atomic.Int64 // of the shard: how many bytes a cold read begins with, 0 if it never was cold
+	WakeCompaction func()        // asks for CompactOnce where there is something to do; never blocks
+	Pace           *Pace         // shared by the shards of a store
 }
 
 // Listed is what the manifest says of a shard.

@@ -28,6 +28,7 @@ type view struct {
 	table    *hashidx.Table // nil in the view of a closed shard
 	segments []window       // by segment number; an entry that is zero is free
 	err      error          // why there is no table
+	cold     bool           // records may not be in memory (cold.go): no window is trusted
 }
 
 // window is a segment as readers see it, laid out flat so that reaching a record takes one load
@@ -84,10 +85,18 @@ func (v *view) find(key []byte, hash uint64, now int64) (value []byte, stale boo
 func (v *view) examine(loc hashidx.Location, key []byte, now int64) (value []byte, found bool, err error) {
 	w := &v.segments[locationNumber(loc)]
 	offset := locationOffset(loc)
-	if w.verified != nil && !pageVerified(w.verified, uint64(offset)) {
-		w.seg.pages.verify(w.seg, offset)
+	var r record
+	cold := false
+	if v.cold {
+		r, cold = w.seg.readCold(offset)
 	}
-	r, reason := decodeRecord(unsafe.Slice((*byte)(w.base), w.size)[offset:], true)
+	reason := ""
+	if !cold {
+		if bits := w.seg.pages.bits(); bits != nil && !pageVerified(bits, uint64(offset)) {
+			w.seg.pages.verify(w.seg, offset)
+		}
+		r, reason = decodeRecord(unsafe.Slice((*byte)(w.base), w.size)[offset:], true)
+	}
 	switch {
 	case reason != "":
 		return nil, false, v.damaged(loc, reason)
@@ -112,17 +121,25 @@ func (v *view) with(segs ...*segment) *view {
 	for _, seg := range segs {
 		n = max(n, int(seg.number)+1)
 	}
-	next := &view{table: v.table, segments: make([]window, n)}
+	next := &view{table: v.table, segments: make([]window, n), cold: v.cold}
 	copy(next.segments, v.segments)
 	for _, seg := range segs {
-		next.segments[seg.number] = window{base: seg.base, size: uint64(seg.size), verified: seg.pages.bits(), seg: seg}
+		next.segments[seg.number] = window{base: seg.base, size: uint64(seg.size), verified: v.trust(seg), seg: seg}
 	}
 	return next
 }
 
+// trust is which pages of a segment need no look before their records are handed out.
+func (v *view) trust(seg *segment) unsafe.Pointer {
+	if v.cold {
+		return noPage
+	}
+	return seg.pages.bits()
+}
+
 // without returns a copy of v that lacks segments, to which no slot of its table points.
 func (v *view) without(segs []*segment) *view {
-	next := &view{table: v.table, segments: slices.Clone(v.segments)}
+	next := &view{table: v.table, segments: slices.Clone(v.segments), cold: v.cold}
 	for _, seg := range segs {
 		next.segments[seg.number] = window{}
 	}
@@ -131,5 +148,5 @@ func (v *view) without(segs []*segment) *view {
 
 // withTable returns a copy of v that has another index table.
 func (v *view) withTable(t *hashidx.Table) *view {
-	return &view{table: t, segments: v.segments}
+	return &view{table: t, segments: v.segments, cold: v.cold}
 }

@@ -45,6 +45,7 @@ func (f *found) value() ([]byte, bool) {
 // Put stores value under key. expiry is in Unix nanoseconds, 0 for none. It returns the
 // record's sequence number, for WaitSynced.
 func (s *Shard) Put(key, value []byte, hash uint64, expiry int64) (seq uint64, err error) {
+	s.expect(hash)
 	s.lockToWrite(recordSize(len(key), len(value), expiry))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
@@ -58,6 +59,7 @@ func (s *Shard) Put(key, value []byte, hash uint64, expiry int64) (seq uint64, e
 // Delete removes key. Deleting a key that is absent writes nothing; the sequence number is then that of the
 // last write, which deleted it or came after.
 func (s *Shard) Delete(key []byte, hash uint64) (seq uint64, err error) {
+	s.expect(hash)
 	s.lockToWrite(recordSize(len(key), 0, 0))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
@@ -74,6 +76,7 @@ func (s *Shard) Delete(key []byte, hash uint64) (seq uint64, err error) {
 // PutIfAbsent stores value if key is absent or has expired, and reports whether it did. If it did
 // not, the sequence number is that of the last write, which put what is there or came after it.
 func (s *Shard) PutIfAbsent(key, value []byte, hash uint64) (seq uint64, stored bool, err error) {
+	s.expect(hash)
 	s.lockToWrite(recordSize(len(key), len(value), 0))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
@@ -91,6 +94,7 @@ func (s *Shard) PutIfAbsent(key, value []byte, hash uint64) (seq uint64, stored 
 // CompareAndSwap replaces the value of key if it equals want. A nil want stands for an absent
 // key, a nil value deletes it. If it did not swap, the sequence number is that of the last write.
 func (s *Shard) CompareAndSwap(key, want, value []byte, hash uint64) (seq uint64, swapped bool, err error) {
+	s.expect(hash)
 	s.lockToWrite(recordSize(len(key), len(value), 0))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
@@ -110,6 +114,7 @@ func (s *Shard) CompareAndSwap(key, want, value []byte, hash uint64) (seq uint64
 // runs. fn gets nil for an absent key, and deletes it by returning nil. An error of fn is
 // returned as it is and nothing is written. check is asked about a value before it is written.
 func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, error), check func(value []byte) error) (seq uint64, err error) {
+	s.expect(hash)
 	s.lockToUpdate(recordSize(len(key), 0, 0))
 	defer s.mu.Unlock()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
@@ -196,7 +201,8 @@ func (s *Shard) lookup(key []byte, hash uint64) (f found, err error) {
 			return found{}, v.damaged(loc, "record lies outside its segment")
 		}
 		// What was not verified since it came from the disk is verified before it is believed.
-		verify := w.verified != nil && !pageVerified(w.verified, offset)
+		bits := w.seg.pages.bits()
+		verify := bits != nil && !pageVerified(bits, offset)
 		r, reason := decodeRecord(w.seg.mapping.Bytes()[offset:], verify)
 		switch {
 		case reason != "":
