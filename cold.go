@@ -12,7 +12,7 @@ import (
 // it can make the store cold. That costs reads about a microsecond, and harms nothing.
 const (
 	coldInterval = 500 * time.Millisecond
-	coldFaults   = 25     // page faults in an interval that make the store cold
+	coldFaults   = 25     // page faults in an interval that make the store cold, if as many pages were read: new ones are not
 	warmBlocks   = 25 * 8 // of 512 bytes: fewer in each of warmAfter intervals make it warm
 	warmAfter    = 4
 )
@@ -37,7 +37,7 @@ func (db *DB) coldLoop() {
 			quiet = 0
 		}
 		switch {
-		case !cold && faults-lastFaults >= coldFaults:
+		case !cold && faults-lastFaults >= coldFaults && blocks-lastBlocks >= 8*coldFaults:
 			cold, quiet = true, 0
 			db.setCold(true)
 		case cold && quiet >= warmAfter:
