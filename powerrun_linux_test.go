@@ -72,7 +72,7 @@ const generationCrashes = 12
 // powerOptions draws the settings of a run.
 func powerOptions(rng *rand.Rand) Options {
 	segment := []int64{512, 4 << 10, 16 << 10, 64 << 10, 256 << 10}[rng.IntN(5)]
-	return Options{
+	opts := Options{
 		Shards:             1 << rng.IntN(4),
 		SegmentSize:        segment,
 		Durability:         []Durability{Always, Periodic, Never}[rng.IntN(3)],
@@ -80,9 +80,11 @@ func powerOptions(rng *rand.Rand) Options {
 		DisableAutoCompact: rng.IntN(2) == 0,
 		CompactAtDeadRatio: []float64{0, 0.1, 0.3, 0.8}[rng.IntN(4)],
 		firstSegmentSize:   min(segment, int64(256<<rng.IntN(6))),
-		journalFirst:       int64(5<<10) << rng.IntN(3),
-		journalMax:         int64(8<<10) << rng.IntN(5),
 	}
+	// Room for a few commits of a few records, so that files are used again often, or for many.
+	opts.journalFirst = 4096 + int64(512<<rng.IntN(4))
+	opts.journalMax = opts.journalFirst << rng.IntN(3)
+	return opts
 }
 
 func newPowerRun(t testing.TB, rng *rand.Rand, opts Options, counts *powerCounts) *powerRun {
@@ -354,6 +356,23 @@ func (r *powerRun) failed(h *powerHistory, span powerSpan, dir string, err error
 
 // powerCrashes is how many images TestPowerFailure opens at least.
 var powerCrashes = map[bool]int{false: atSize(300, 20_000), true: atSize(100, 2_000)}[raceEnabled]
+
+// TestPowerFailureOfJournal is TestPowerFailure with nothing but durable writes.
+func TestPowerFailureOfJournal(t *testing.T) {
+	seed := logSeed(t)
+	d := watchDisks(t)
+	counts := newPowerCounts()
+	for runs := uint64(0); counts.crashes+counts.again < powerCrashes/2; runs++ {
+		rng := crashRand(seed, runs)
+		opts := powerOptions(rng)
+		opts.Durability = Always
+		r := newPowerRun(t, rng, opts, counts)
+		require.NoError(t, r.run(d, 4), "run %d, %+v", runs, r.opts)
+		require.NoError(t, os.RemoveAll(r.parent))
+	}
+	counts.log(t)
+	require.Positive(t, counts.required[Always])
+}
 
 // TestPowerFailure: a machine that dies at any call that changes a file loses nothing that was promised, leaves
 // of each shard a prefix of its writes and of each batch all or nothing, and what is left is sound.
