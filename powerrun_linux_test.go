@@ -35,6 +35,7 @@ type powerRun struct {
 	keys   [][]string // by shard
 	counts *powerCounts
 	liar   bool // the disk does not sync
+	sizes  int  // how many kinds of values there are: the first four are small
 
 	db      *DB
 	dir     string
@@ -88,7 +89,7 @@ func powerOptions(rng *rand.Rand) Options {
 }
 
 func newPowerRun(t testing.TB, rng *rand.Rand, opts Options, counts *powerCounts) *powerRun {
-	r := &powerRun{t: t, rng: rng, parent: fastDir(t), opts: opts, counts: counts, keys: make([][]string, opts.Shards)}
+	r := &powerRun{t: t, rng: rng, parent: fastDir(t), opts: opts, counts: counts, keys: make([][]string, opts.Shards), sizes: 6}
 	hash := &DB{hashMask: ^uint64(0)}
 	for i := 0; slices.ContainsFunc(r.keys, func(keys []string) bool { return len(keys) < 8 }); i++ {
 		key := fmt.Sprintf("key-%d", i)
@@ -367,6 +368,7 @@ func TestPowerFailureOfJournal(t *testing.T) {
 		opts := powerOptions(rng)
 		opts.Durability = Always
 		r := newPowerRun(t, rng, opts, counts)
+		r.sizes = 1 + rng.IntN(4) // small ones, which go through the journal
 		require.NoError(t, r.run(d, 4), "run %d, %+v", runs, r.opts)
 		require.NoError(t, os.RemoveAll(r.parent))
 	}

@@ -94,7 +94,7 @@ func (w *powerWriter) value() []byte {
 	w.values++
 	n := w.values
 	w.mu.Unlock()
-	size := []int{0, w.rng.IntN(40), w.rng.IntN(600), w.rng.IntN(600), 4000 + w.rng.IntN(200), w.rng.IntN(20_000)}[w.rng.IntN(6)]
+	size := []int{0, w.rng.IntN(40), w.rng.IntN(600), w.rng.IntN(600), 4000 + w.rng.IntN(200), w.rng.IntN(20_000)}[w.rng.IntN(w.sizes)]
 	return append(fmt.Appendf(nil, "%d.", n), bytes.Repeat([]byte{byte(n), byte(n >> 8), 'x'}, size/3)...)
 }
 
