@@ -76,6 +76,9 @@ type verdictRow struct {
 	Clear                                  bool
 }
 
+// Store is the store's name.
+func (verdictRow) Store() string { return Store }
+
 type engineRow struct {
 	Peer
 	Index int // its colour's number
@@ -100,6 +103,7 @@ type chart struct {
 	Title  string        `json:"title"`
 	Lines  bool          `json:"lines"`
 	Log    bool          `json:"log"`
+	LogX   bool          `json:"logX"`
 	Axis   string        `json:"axis"`
 	Unit   string        `json:"unit"`
 	Series []chartSeries `json:"series"`
@@ -262,89 +266,97 @@ func (p *Peers) groups(verdicts []Verdict, losses bool) []verdictGroup {
 			factor = Spread{Median: 1 / factor.Median, Min: 1 / factor.Max, Max: 1 / factor.Min}
 		}
 		g := &groups[len(groups)-1]
-		g.Rows = append(g.Rows, verdictRow{At: v.at(), Other: v.Other, Ours: v.Workload.value(v.Ours.Median), Others: v.Workload.value(v.Others.Median),
+		g.Rows = append(g.Rows, verdictRow{At: v.at(), Other: v.Other, Ours: v.Workload.value(v.Ours.Median), Others: count(v.Others.Median),
 			Factor: number(factor.Median) + " ×", Range: factor.span(number), Clear: v.Clear})
 	}
 	return groups
 }
 
+// What detail names, in the order of a table's columns.
+const (
+	detailMedian = "median"
+	detailRange  = "lowest–highest"
+	detailFactor = Store + " is"
+	detailCPU    = "CPU per operation"
+	detailMemory = "memory"
+	detailMapped = "mapped files in memory"
+	detailDisk   = "on disk"
+	detailNote   = "note"
+)
+
+var detailOrder = []string{detailMedian, detailRange, detailFactor, detailCPU, "p50", "p99", "p99.9", "p99.99", detailMemory, detailMapped, detailDisk, detailNote}
+
 // detail is everything that is known of a point, as columns of a table: names with values.
 func (p *Peers) detail(w *PeerWorkload, s series, point *Point) [][2]string {
 	spread := point.Spread()
-	rows := [][2]string{{"median", w.value(spread.Median)}, {"lowest–highest", spread.span(count)}}
+	rows := [][2]string{{detailMedian, w.value(spread.Median)}, {detailRange, spread.span(count)}}
 	if ours := w.point(series{Store, s.variant}, point.X); ours != nil && s.engine != Store {
-		rows = append(rows, [2]string{Store + " is", number(w.factor(ours, point).Median) + " × as good"})
+		rows = append(rows, [2]string{detailFactor, number(w.factor(ours, point).Median) + " × as good"})
 	}
 	if len(point.CPUNanoseconds) > 0 {
-		rows = append(rows, [2]string{"CPU per operation", short(time.Duration(Summarize(point.CPUNanoseconds).Median))})
+		rows = append(rows, [2]string{detailCPU, short(time.Duration(Summarize(point.CPUNanoseconds).Median))})
 	}
 	if l := point.Latency; l != nil {
 		rows = append(rows, [2]string{"p50", short(l.P50)}, [2]string{"p99", short(l.P99)}, [2]string{"p99.9", short(l.P999)}, [2]string{"p99.99", short(l.P9999)})
 	}
 	if m := point.Space; m != nil {
-		rows = append(rows, [2]string{"memory", bytesOf(m.AnonymousBytes)}, [2]string{"mapped files in memory", bytesOf(m.FileBytes)})
+		rows = append(rows, [2]string{detailMemory, bytesOf(m.AnonymousBytes)}, [2]string{detailMapped, bytesOf(m.FileBytes)})
 		if m.DiskBytes > 0 {
 			disk := bytesOf(m.DiskBytes)
 			if m.LiveBytes > 0 {
 				disk += " (" + number(float64(m.DiskBytes)/float64(m.LiveBytes)) + " × live)"
 			}
-			rows = append(rows, [2]string{"on disk", disk})
+			rows = append(rows, [2]string{detailDisk, disk})
 		}
 	}
 	if point.Note != "" {
-		rows = append(rows, [2]string{"note", point.Note})
+		rows = append(rows, [2]string{detailNote, point.Note})
 	}
 	return rows
 }
 
 // view returns a workload with its table: engines and X as rows.
 func (p *Peers) view(id string, w *PeerWorkload) workloadView {
-	v := workloadView{ID: id, Title: w.Title, About: w.About, Unit: w.unit(), Log: w.log(), Less: w.lessIsBetter()}
-	var details [][][2]string
-	var heads [][]string
-	columns := []string{"engine"}
-	if w.Axis != "" {
-		columns = append(columns, w.Axis)
-	}
-	first := len(columns)
+	v := workloadView{ID: id, Title: w.Title, About: w.About, Unit: w.Unit, Log: w.log(), Less: w.lessIsBetter()}
+	var heads []string
+	var rows []map[string]string
+	there := make(map[string]bool)
 	for _, s := range p.series(w) {
 		for _, x := range w.xs() {
 			point := w.point(s, x)
 			if point == nil {
 				continue
 			}
-			head := []string{s.String()}
-			if w.Axis != "" {
-				head = append(head, label(x))
+			row := map[string]string{w.Axis: label(x)}
+			for _, d := range p.detail(w, s, point) {
+				row[d[0]] = strings.TrimSuffix(d[1], " as good")
+				there[d[0]] = there[d[0]] || d[1] != ""
 			}
-			detail := p.detail(w, s, point)
-			for _, d := range detail {
-				if !slices.Contains(columns[first:], d[0]) {
-					columns = append(columns, d[0])
-				}
-			}
-			heads, details = append(heads, head), append(details, detail)
+			heads, rows = append(heads, s.String()), append(rows, row)
 		}
 	}
-	for i, detail := range details {
-		row := append(heads[i], make([]string, len(columns)-first)...)
-		for _, d := range detail {
-			row[first+slices.Index(columns[first:], d[0])] = strings.TrimSuffix(d[1], " as good")
-		}
-		v.Rows = append(v.Rows, row)
+	var columns []string
+	if w.Axis != "" {
+		columns = append(columns, w.Axis)
 	}
-	v.Columns = columns
+	for _, name := range detailOrder {
+		if there[name] {
+			columns = append(columns, name)
+		}
+	}
+	for i, row := range rows {
+		cells := []string{heads[i]}
+		for _, name := range columns {
+			cells = append(cells, row[name])
+		}
+		v.Rows = append(v.Rows, cells)
+	}
+	v.Columns = append([]string{"engine"}, columns...)
 	return v
 }
 
-// log says whether values are drawn on a logarithmic scale.
-func (w *PeerWorkload) log() bool {
-	lowest, highest := w.limits()
-	return highest > logFrom*lowest
-}
-
 func (p *Peers) chart(id string, w *PeerWorkload, colors map[string]int, looks map[string]look) chart {
-	c := chart{ID: id, Title: w.Title, Lines: w.drawnAsLines(), Log: w.log(), Axis: w.Axis, Unit: w.unit()}
+	c := chart{ID: id, Title: w.Title, Lines: w.drawnAsLines(), Log: w.log(), LogX: w.logX(), Axis: w.Axis, Unit: w.Unit}
 	for _, s := range p.series(w) {
 		series := chartSeries{Name: s.String(), Color: colors[s.engine], Faint: looks[s.engine].faint, Variant: s.variant != "", Store: s.engine == Store}
 		if _, known := colors[s.engine]; !known {

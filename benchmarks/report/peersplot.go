@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"image/color"
+	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,7 +17,8 @@ import (
 
 // Where a chart changes its form.
 const (
-	logFrom   = 30 // times the lowest value: a logarithmic scale
+	logFrom   = 30 // more than so many times the lowest value: a logarithmic scale
+	logXFrom  = 16 // so many times the lowest X: a logarithmic scale
 	lineFrom  = 3  // different X: a line, not bars
 	labelChar = 6  // bytes of an X that is too long for a tick
 )
@@ -121,6 +123,18 @@ func (w *PeerWorkload) limits() (lowest, highest float64) {
 	return lowest, highest
 }
 
+// log says whether values are drawn on a logarithmic scale.
+func (w *PeerWorkload) log() bool {
+	lowest, highest := w.limits()
+	return highest > logFrom*lowest
+}
+
+// logX says whether X is drawn on a logarithmic scale: where it doubles and doubles.
+func (w *PeerWorkload) logX() bool {
+	xs := w.xs()
+	return xs[0] > 0 && xs[len(xs)-1] >= logXFrom*xs[0]
+}
+
 // newPeerPlot returns an empty plot with its legend below the title's right end.
 func newPeerPlot(w *PeerWorkload) *plot.Plot {
 	p := newPlot()
@@ -184,9 +198,9 @@ func (p *Peers) linePlot(w *PeerWorkload) (*plot.Plot, error) {
 	}
 	pl.X.Tick.Marker = plot.ConstantTicks(ticks)
 	pl.X.Min, pl.X.Max = xs[0], xs[len(xs)-1]
-	if xs[0] > 0 && xs[len(xs)-1] > logFrom*xs[0] {
+	if w.logX() { // with room for the legend
 		pl.X.Scale = plot.LogScale{}
-		pl.X.Max *= 4 // room for the legend
+		pl.X.Max *= math.Pow(pl.X.Max/pl.X.Min, 0.35)
 	} else {
 		pl.X.Max += (pl.X.Max - pl.X.Min) * 0.35
 	}
@@ -197,7 +211,7 @@ func (p *Peers) linePlot(w *PeerWorkload) (*plot.Plot, error) {
 // scale sets an axis of values.
 func scale(axis *plot.Axis, w *PeerWorkload) {
 	lowest, highest := w.limits()
-	if highest > logFrom*lowest {
+	if w.log() {
 		axis.Scale, axis.Tick.Marker = plot.LogScale{}, shortTicks{plot.LogTicks{Prec: -1}}
 		axis.Min, axis.Max = lowest/2, highest*1.5
 		return
@@ -227,9 +241,9 @@ func (p *Peers) barPlot(w *PeerWorkload) (*plot.Plot, error) {
 	looks := p.looks()
 	var labels []string
 	all, xs := p.series(w), w.xs()
-	lowest, highest := w.limits()
 	start := 0.0
-	if highest > logFrom*lowest {
+	if w.log() {
+		lowest, _ := w.limits()
 		start = lowest / 2
 	}
 	for i := len(xs) - 1; i >= 0; i-- {
