@@ -34,16 +34,15 @@ func waitUntil(done func() (bool, error)) error {
 	}
 }
 
-// waitQuiet waits until written, a count of bytes, has not grown for half a second, or settleTime has passed.
-func waitQuiet(written func() (uint64, error)) error {
-	const quiet = 500 * time.Millisecond
-	var last uint64
+// waitIdle waits until busy has said no for half a second, or settleTime has passed.
+func waitIdle(busy func() (bool, error)) error {
+	const idle = 500 * time.Millisecond
 	since := time.Now()
 	return waitUntil(func() (bool, error) {
-		n, err := written()
-		if n != last {
-			last, since = n, time.Now()
+		b, err := busy()
+		if b {
+			since = time.Now()
 		}
-		return time.Since(since) >= quiet, err
+		return time.Since(since) >= idle, err
 	})
 }

@@ -86,9 +86,12 @@ func (s *goLevelDBStore) Scan(fn func(key, value []byte) error) error {
 // Settle waits until nothing has been written for half a second: goleveldb does not say whether it compacts.
 func (s *goLevelDBStore) Settle() error {
 	var stats leveldb.DBStats
-	return waitQuiet(func() (uint64, error) {
+	var last uint64
+	return waitIdle(func() (bool, error) {
 		err := s.db.Stats(&stats)
-		return stats.IOWrite, err
+		written := stats.IOWrite != last
+		last = stats.IOWrite
+		return written, err
 	})
 }
 

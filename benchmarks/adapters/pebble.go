@@ -134,14 +134,15 @@ func (s *pebbleStore) Scan(fn func(key, value []byte) error) error {
 	return errors.Join(it.Error(), it.Close())
 }
 
-// Settle flushes, and waits until no compaction is running or due.
+// Settle flushes, and waits until no flush or compaction has been running for half a second. (The debt that Pebble estimates need
+// not become zero: a level may stay a little above its target.)
 func (s *pebbleStore) Settle() error {
 	if _, err := s.db.AsyncFlush(); err != nil {
 		return err
 	}
-	return waitUntil(func() (bool, error) {
+	return waitIdle(func() (bool, error) {
 		m := s.db.Metrics()
-		return m.Flush.NumInProgress == 0 && m.MemTable.Count <= 1 && m.Compact.NumInProgress == 0 && m.Compact.EstimatedDebt == 0, nil
+		return m.Flush.NumInProgress > 0 || m.MemTable.Count > 1 || m.Compact.NumInProgress > 0, nil
 	})
 }
 

@@ -57,19 +57,23 @@ type headlineRow struct {
 	Lost              bool
 }
 
-// shownVerdicts is how many points of a workload a page shows before it folds the others.
-const shownVerdicts = 5
+// How many points of a workload a page shows before it folds the others.
+const (
+	shownLosses = 5
+	shownWins   = 3
+)
 
 type verdictGroup struct {
 	ID, Title string
 	Rows      []verdictRow
+	shown     int
 }
 
 // First are the points that are shown at once, More those that are folded.
-func (g verdictGroup) First() []verdictRow { return g.Rows[:min(len(g.Rows), shownVerdicts)] }
+func (g verdictGroup) First() []verdictRow { return g.Rows[:min(len(g.Rows), g.shown)] }
 
 // More are those behind First.
-func (g verdictGroup) More() []verdictRow { return g.Rows[min(len(g.Rows), shownVerdicts):] }
+func (g verdictGroup) More() []verdictRow { return g.Rows[min(len(g.Rows), g.shown):] }
 
 type verdictRow struct {
 	At, Other, Ours, Others, Factor, Range string
@@ -259,7 +263,11 @@ func (p *Peers) groups(verdicts []Verdict, losses bool) []verdictGroup {
 		if v.Workload != last {
 			last = v.Workload
 			at := slices.IndexFunc(p.Workloads, func(w PeerWorkload) bool { return w.Name == last.Name })
-			groups = append(groups, verdictGroup{ID: fmt.Sprintf("w%d", at), Title: last.Title})
+			shown := shownWins
+			if losses {
+				shown = shownLosses
+			}
+			groups = append(groups, verdictGroup{ID: fmt.Sprintf("w%d", at), Title: last.Title, shown: shown})
 		}
 		factor := v.Factor
 		if losses {

@@ -20,6 +20,7 @@ const (
 	logFrom   = 30 // more than so many times the lowest value: a logarithmic scale
 	logXFrom  = 16 // so many times the lowest X: a logarithmic scale
 	lineFrom  = 3  // different X: a line, not bars
+	crowded   = 16 // more bars than that: smaller names
 	labelChar = 6  // bytes of an X that is too long for a tick
 )
 
@@ -262,6 +263,9 @@ func (p *Peers) barPlot(w *PeerWorkload) (*plot.Plot, error) {
 				return nil, err
 			}
 			bar.Color, bar.LineStyle.Width = l.color, 0
+			if all[j].variant != "" {
+				bar.Color = color.NRGBA{l.color.R, l.color.G, l.color.B, 140}
+			}
 			if l.faint {
 				bar.Color, bar.LineStyle = color.RGBA{225, 225, 225, 255}, draw.LineStyle{Color: l.color, Width: vg.Points(1), Dashes: []vg.Length{3, 2}}
 			}
@@ -280,6 +284,9 @@ func (p *Peers) barPlot(w *PeerWorkload) (*plot.Plot, error) {
 		}
 	}
 	pl.NominalY(labels...)
+	if len(labels) > crowded {
+		pl.Y.Tick.Label.Font.Size = vg.Points(8)
+	}
 	pl.Y.Min, pl.Y.Max = -0.6, float64(len(labels))-0.4
 	scale(&pl.X, w)
 	pl.X.Min = start

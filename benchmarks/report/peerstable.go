@@ -131,7 +131,7 @@ func (p *Peers) writeLosses(b *strings.Builder) {
 func (v *Verdict) at() string {
 	var parts []string
 	if v.Workload.Axis != "" {
-		parts = append(parts, v.Workload.Axis+" "+count(v.X))
+		parts = append(parts, v.Workload.Axis+" "+label(v.X))
 	}
 	if v.Variant != "" {
 		parts = append(parts, v.Variant)
