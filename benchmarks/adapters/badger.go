@@ -27,10 +27,10 @@ var Badger = &engine.Engine{
 		return newBadger(badger.DefaultOptions(dir).WithLogger(nil))
 	},
 	Module: "github.com/dgraph-io/badger/v4",
-	Settings: "DefaultOptions without compression, and then without a block cache, because the comment of WithBlockCacheSize says that the cache " +
-		"slows reads down if there is nothing to decompress; indexes and Bloom filters all in memory (the default); no metrics, and no " +
-		"detection of conflicts, which single writes cannot have. Values are below ValueThreshold and so in the tables. Loaded by WriteBatch. " +
-		"Durable is WithSyncWrites.",
+	Settings: "DefaultOptions without compression, and then without a block cache, because the comment of " +
+		"WithBlockCacheSize says that the cache slows reads down if there is nothing to decompress; indexes and Bloom " +
+		"filters all in memory (the default); no metrics, and no detection of conflicts, which single writes cannot " +
+		"have. Values are below ValueThreshold and so in the tables. Loaded by WriteBatch. Durable is WithSyncWrites.",
 	Persistent: true,
 	BatchSize:  10_000,
 	Collected:  true,

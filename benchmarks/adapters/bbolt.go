@@ -21,10 +21,12 @@ var Bbolt = &engine.Engine{
 		return newBbolt(dir, nil, true)
 	},
 	Module: "go.etcd.io/bbolt",
-	Settings: "Free pages in a hash map, no statistics and a mapping as large as the file will get, as the comments of its Options " +
-		"advise for large files and many concurrent readers; the free list stays on disk, as by default: without it (NoFreelistSync) a write takes about a third of the time, and opening scans the whole file. " +
-		"Loaded in sorted batches of less than the 100,000 pairs its README names as the limit. Durable: DB.Batch with a delay of 0.5 ms " +
-		"for writers beside each other, DB.Update for one alone; otherwise NoSync and NoGrowSync.",
+	Settings: "Free pages in a hash map, no statistics and a mapping as large as the file will get, as the comments of its " +
+		"Options advise for large files and many concurrent readers; the free list stays on disk, as by default: " +
+		"without it (NoFreelistSync) a write takes about a third of the time, and opening scans the whole file. " +
+		"Loaded in sorted batches of less than the 100,000 pairs its README names as the limit. Durable: DB.Batch " +
+		"with a delay of 0.5 ms for writers beside each other, DB.Update for one alone; otherwise NoSync and " +
+		"NoGrowSync.",
 	Persistent: true,
 	BatchSize:  50_000,
 	Collected:  true,

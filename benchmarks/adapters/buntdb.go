@@ -24,8 +24,9 @@ var BuntDB = &engine.Engine{
 	},
 	OpenDefault: func(dir string) (engine.Store, error) { return newBuntDB(dir, nil) },
 	Module:      "github.com/tidwall/buntdb",
-	Settings: "Defaults; it has nothing to set for reads. Durable is SyncPolicy Always, otherwise Never; the default and its README's advice, EverySecond, is between the two. " +
-		"It syncs while it holds its lock, so reads wait too, and does not report a sync that fails.",
+	Settings: "Defaults; it has nothing to set for reads. Durable is SyncPolicy Always, otherwise Never; the default and " +
+		"its README's advice, EverySecond, is between the two. It syncs while it holds its lock, so reads wait too, " +
+		"and does not report a sync that fails.",
 	Persistent: true,
 	BatchSize:  10_000,
 	Collected:  true,

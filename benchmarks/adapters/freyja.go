@@ -32,7 +32,8 @@ var Freyja = &engine.Engine{
 		}
 		return OverFreyja(db), nil
 	},
-	Settings:   "Defaults, but Durability: Always for durable writes, otherwise Never (the default, Periodic, is between the two). Loaded by Put.",
+	Settings: "Defaults, but Durability: Always for durable writes, otherwise Never (the default, Periodic, is between the " +
+		"two). Loaded by Put.",
 	Persistent: true,
 	Memory:     func(valueSize int) int64 { return 24 + recordOverhead + int64(valueSize) },
 }

@@ -26,9 +26,10 @@ var GoLevelDB = &engine.Engine{
 	},
 	OpenDefault: func(dir string) (engine.Store, error) { return newGoLevelDB(dir, nil, true) },
 	Module:      "github.com/syndtr/goleveldb",
-	Settings: "A Bloom filter of 10 bits, as its README advises, and what LevelDB's documentation names for reads and loads: a block cache as large as the data, up to " +
-		"a third of the memory and at least 256 MiB (the default is 8 MiB), a write buffer of 64 MiB and 4,096 open files. Compression as by " +
-		"default; the cache holds blocks uncompressed. Durable is WriteOptions.Sync, otherwise NoSync.",
+	Settings: "A Bloom filter of 10 bits, as its README advises, and what LevelDB's documentation names for reads and " +
+		"loads: a block cache as large as the data, up to a third of the memory and at least 256 MiB (the default is " +
+		"8 MiB), a write buffer of 64 MiB and 4,096 open files. Compression as by default; the cache holds blocks " +
+		"uncompressed. Durable is WriteOptions.Sync, otherwise NoSync.",
 	Persistent: true,
 	BatchSize:  10_000,
 	Collected:  true,

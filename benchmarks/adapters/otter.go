@@ -20,8 +20,8 @@ var Otter = &engine.Engine{
 		return &otterStore{cache}, nil
 	},
 	Module: "github.com/maypok86/otter/v2",
-	Settings: "No maximum, so that it neither evicts nor keeps count of reads, which is otter at its fastest; InitialCapacity is the number of keys, as the comment " +
-		"of its Options advises.",
+	Settings: "No maximum, so that it neither evicts nor keeps count of reads, which is otter at its fastest; " +
+		"InitialCapacity is the number of keys, as the comment of its Options advises.",
 	Collected: true,
 	Memory:    func(valueSize int) int64 { return 2 * (160 + int64(valueSize)) },
 }

@@ -24,10 +24,11 @@ var Pebble = &engine.Engine{
 		return newPebble(dir, &pebble.Options{Logger: silentPebble{}}, true)
 	},
 	Module: "github.com/cockroachdb/pebble/v2",
-	Settings: "As its own benchmark command opens it: newest format with columnar blocks, memtables of 64 MiB, L0CompactionThreshold 2, " +
-		"L0StopWritesThreshold 1000, up to 3 compactions at once. Other than there: Bloom filters of 10 bits on every level (there not on the last), blocks of the default " +
-		"4 KiB, which suit random reads, and a cache as large as the data, up to a third of the memory and at least 256 MiB. Durable is pebble.Sync, " +
-		"otherwise pebble.NoSync.",
+	Settings: "As its own benchmark command opens it: newest format with columnar blocks, memtables of 64 MiB, " +
+		"L0CompactionThreshold 2, L0StopWritesThreshold 1000, up to 3 compactions at once. Other than there: Bloom " +
+		"filters of 10 bits on every level (there not on the last), blocks of the default 4 KiB, which suit random " +
+		"reads, and a cache as large as the data, up to a third of the memory and at least 256 MiB. Durable is " +
+		"pebble.Sync, otherwise pebble.NoSync.",
 	Persistent: true,
 	BatchSize:  10_000,
 	Memory:     func(valueSize int) int64 { return (workload.KeySize + int64(valueSize) + 16) * 5 / 4 * 2 }, // blocks, and the files in the page cache

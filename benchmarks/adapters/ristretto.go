@@ -26,8 +26,10 @@ var Ristretto = &engine.Engine{
 		return &ristrettoStore{cache}, nil
 	},
 	Module: "github.com/dgraph-io/ristretto/v2",
-	Settings: "10 counters a key and BufferItems 64, as the comments of its Config advise; every pair costs 1, and 4 times as much as there are pairs is allowed, so nothing is " +
-		"evicted. A new key shows only after a wait for its buffer, which Put includes; a cache that may lose it would not wait. It keeps a key's two hashes and not the key.",
+	Settings: "10 counters a key and BufferItems 64, as the comments of its Config advise; every pair costs 1, and 4 times " +
+		"as much as there are pairs is allowed, so nothing is evicted. A new key shows only after a wait for its " +
+		"buffer, which Put includes; a cache that may lose it would not wait. It keeps a key's two hashes and not the " +
+		"key.",
 	BatchSize: 10_000,
 	Collected: true,
 	Memory:    func(valueSize int) int64 { return 2 * (220 + int64(valueSize)) },

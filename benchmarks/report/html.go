@@ -225,7 +225,8 @@ func (r *Report) measured() []string {
 			"they do not count for where " + Store + " wins or loses.",
 	}
 	if r.OthersShare > 0.05 {
-		all = append(all, fmt.Sprintf("Other processes took %s %% of the processors' time while it was measured: differences within the ranges say nothing.", number(r.OthersShare*100)))
+		all = append(all, fmt.Sprintf("Other processes took %s %% of the processors' time while it was measured: "+
+			"differences within the ranges say nothing.", number(r.OthersShare*100)))
 	}
 	return all
 }
