@@ -14,6 +14,7 @@ var RWMutexMap = &engine.Engine{
 	Open: func(engine.Config) (engine.Store, error) {
 		return &rwMutexMap{values: make(map[string][]byte)}, nil
 	},
+	Settings:  "Nothing to set.",
 	Collected: true,
 	Memory:    func(valueSize int) int64 { return 2 * (120 + int64(valueSize)) }, // twice: garbage while it grows
 }
@@ -38,6 +39,18 @@ func (m *rwMutexMap) AppendGet(dst, key []byte) ([]byte, bool, error) {
 	return append(dst, value...), found, nil
 }
 
+// Scan holds writers up until it ends.
+func (m *rwMutexMap) Scan(fn func(key, value []byte) error) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for key, value := range m.values {
+		if err := fn(bytesOf(key), value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (m *rwMutexMap) Close() error {
 	m.values = nil
 	return nil
@@ -48,6 +61,7 @@ var SyncMap = &engine.Engine{
 	Name:      "sync-map",
 	About:     "sync.Map of string to []byte, in memory only",
 	Open:      func(engine.Config) (engine.Store, error) { return &syncMap{}, nil },
+	Settings:  "Nothing to set.",
 	Collected: true,
 	Memory:    func(valueSize int) int64 { return 2 * (240 + int64(valueSize)) },
 }
@@ -65,6 +79,14 @@ func (m *syncMap) AppendGet(dst, key []byte) ([]byte, bool, error) {
 		return dst, false, nil
 	}
 	return append(dst, value.([]byte)...), true, nil
+}
+
+func (m *syncMap) Scan(fn func(key, value []byte) error) (err error) {
+	m.values.Range(func(key, value any) bool {
+		err = fn(bytesOf(key.(string)), value.([]byte))
+		return err == nil
+	})
+	return err
 }
 
 func (m *syncMap) Close() error {

@@ -84,9 +84,15 @@ type Engine struct {
 	// engine that keeps nothing on disk.
 	OpenDefault func(dir string) (Store, error)
 
+	// Left says why this build cannot open the engine, and what it takes to have it; empty if it can. An engine that is
+	// left out has neither Open nor Wrap.
+	Left string
+
 	// Module is the path of the Go module that the engine is in, whose version a report names; empty for this
 	// repository's and the standard library's.
 	Module string
+	// Version is that of an engine that is no Go module; empty for all others.
+	Version string
 	// Settings says in one or two sentences how it is opened and why, for the reader of a report: what differs from its
 	// defaults, and by whose recommendation.
 	Settings string
