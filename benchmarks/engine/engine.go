@@ -66,6 +66,9 @@ type Config struct {
 	// Durable: what Put and PutBatch wrote is on disk when they return. Otherwise nothing waits for the disk: a
 	// machine that dies may lose what the system had not written by itself.
 	Durable bool
+	// Memory is how many bytes the process may have, page cache of its files included; 0: as many as the machine has.
+	// It is below the data, so caches have to fit.
+	Memory int64
 }
 
 // Engine is a kind of store.
@@ -84,9 +87,15 @@ type Engine struct {
 	// engine that keeps nothing on disk.
 	OpenDefault func(dir string) (Store, error)
 
+	// Left says why this build cannot open the engine, and what it takes to have it; empty if it can. An engine that is
+	// left out has neither Open nor Wrap.
+	Left string
+
 	// Module is the path of the Go module that the engine is in, whose version a report names; empty for this
 	// repository's and the standard library's.
 	Module string
+	// Version is that of an engine that is no Go module; empty for all others.
+	Version string
 	// Settings says in one or two sentences how it is opened and why, for the reader of a report: what differs from its
 	// defaults, and by whose recommendation.
 	Settings string

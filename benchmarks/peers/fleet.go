@@ -46,7 +46,7 @@ func (r *run) newFleet(engines []*engine.Engine, keys uint64, valueSize int, dur
 	for _, e := range engines {
 		switch memoryNeed, diskNeed := f.memoryNeed(e), f.diskNeed(e); {
 		case e.MaxKeys > 0 && keys > e.MaxKeys:
-			r.lose(e, "not measured with %d keys: with more than %d it takes too long", keys, e.MaxKeys)
+			r.lose(e, "not measured with %d keys, but with at most %d", keys, e.MaxKeys)
 		case memoryNeed > memory && memory > 0:
 			r.lose(e, "not measured with %d keys: it needs about %.0f MiB of memory, %.0f MiB are left", keys, memoryNeed/(1<<20), memory/(1<<20))
 		case diskNeed > disk && disk > 0:

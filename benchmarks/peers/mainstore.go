@@ -24,9 +24,10 @@ func (r *run) planMain(p *plan) {
 	if r.asked("load") {
 		rounds = min(loadRounds, r.Rounds)
 	}
+	engines := r.enginesThat(openable)
 	var f *fleet
-	p.add(r.fillCost(len(r.Engines)+1, r.Keys, r.ValueSize, rounds), func(ctx context.Context) error {
-		f = r.newFleet(r.Engines, r.Keys, r.ValueSize, false)
+	p.add(r.fillCost(len(engines)+1, r.Keys, r.ValueSize, rounds), func(ctx context.Context) error {
+		f = r.newFleet(engines, r.Keys, r.ValueSize, false)
 		points, err := f.fill(ctx, "load", rounds, p.progress)
 		r.add(find("load"), points)
 		return r.endIf(ctx, f, err)
@@ -85,7 +86,7 @@ func (r *run) mainCost(name string) time.Duration {
 	}
 	switch name {
 	case "read-uniform", "read-zipfian":
-		all := planVariants * float64(len(r.Engines))
+		all := planVariants * float64(len(r.enginesThat(openable)))
 		return r.cellCost(all*float64(len(r.Procs)), notTimed) + time.Duration(all*2*float64(r.Duration))
 	case "scan":
 		one := float64(r.Keys) / planScanPerSecond * float64(time.Second)

@@ -72,16 +72,11 @@ func (r *run) durable(ctx context.Context, f *fleet, p *plan) error {
 const (
 	coldValueSize = 1 << 10
 	coldRatio     = 4
-	leastCold     = 16 << 20 // bytes of memory: less does not hold the program itself
 )
 
 func (r *run) coldKeys() uint64 {
 	return uint64(coldRatio * r.ColdMemory / (workload.KeySize + coldValueSize))
 }
-
-// coldHeap is the soft limit of the Go heap of a process whose memory is limited: it collects its garbage before it is
-// killed for it.
-func (r *run) coldHeap() int64 { return r.ColdMemory / 2 }
 
 // planCold plans the reads from data that is larger than memory, engine by engine.
 func (r *run) planCold(p *plan) {
@@ -128,47 +123,45 @@ func (r *run) coldImpossible() error {
 	return errors.Join(limit.remove(), forget(r.Dir))
 }
 
-// cold fills the store of a fleet of one, lets memory forget it, and reads it with little memory.
+// cold fills the store of a fleet of one, lets memory forget it, and reads it with little memory. The points are none if
+// the engine was dropped.
 func (r *run) cold(ctx context.Context, f *fleet, p *plan) (points []report.Point, err error) {
 	const what = "cold-read"
-	if _, err := f.fill(ctx, what, 1, p.progress); err != nil {
+	if _, err := f.fill(ctx, what, 1, p.progress); err != nil || len(f.members) == 0 {
 		return nil, err
 	}
-	for _, m := range f.members { // one, or none if it was dropped
-		m.limit, err = newMemoryLimit(r.ColdMemory)
-		if err != nil {
-			f.drop(m, what, err)
-			return nil, nil
-		}
-		defer func() { err = errors.Join(err, m.discard(), m.limit.remove()) }()
-	}
-	err = f.each(ctx, 0, what, func(m *member) error {
+	m := f.members[0]
+	defer func() { err = errors.Join(err, m.discard(), m.limit.remove()) }()
+	err = f.each(ctx, 0, what, func(m *member) (err error) {
 		if err := errors.Join(m.end(ctx), forget(m.dir)); err != nil {
 			return err
 		}
-		_, err := f.open(ctx, m, true, r.coldHeap())
+		if m.limit, err = newMemoryLimit(r.ColdMemory); err != nil {
+			return err
+		}
+		_, err = f.open(ctx, m, true, r.ColdMemory)
 		return err
 	})
-	if err != nil {
+	if err != nil || len(f.members) == 0 {
 		return nil, err
 	}
-	for _, m := range f.members {
-		// What one finds in memory depends on those before it: the first fill it.
-		warm := f.cell(m, "read", workload.Uniform, r.cores)
-		warm.q.Goroutines, warm.q.Duration = 16, 2*r.Duration
-		if err := f.measureCell(ctx, what, warm, false, 1, warm.add); err != nil {
-			return nil, err
-		}
-		var cells []*cell
-		for _, n := range r.ColdGoroutines {
-			c := f.cell(m, "read", workload.Uniform, r.cores)
-			c.q.Goroutines, c.point.X, c.timing = n, float64(n), timedToo
-			cells = append(cells, c)
-		}
-		return f.measure(ctx, what+": "+m.engine.Name, cells, p.progress)
+	// What one measurement finds in memory is what those before it left: the first fills it.
+	warm := f.cell(m, "read", workload.Uniform, r.cores)
+	warm.q.Goroutines, warm.q.Duration = coldWarmers, 2*r.Duration
+	if err := f.measureCell(ctx, what, warm, false, 1, warm.add); err != nil {
+		return nil, err
 	}
-	return nil, nil
+	var cells []*cell
+	for _, n := range r.ColdGoroutines {
+		c := f.cell(m, "read", workload.Uniform, r.cores)
+		c.q.Goroutines, c.point.X, c.timing = n, float64(n), timedToo
+		cells = append(cells, c)
+	}
+	return f.measure(ctx, what+": "+m.engine.Name, cells, p.progress)
 }
+
+// coldWarmers is the number of goroutines that read before anything is measured.
+const coldWarmers = 16
 
 // mostSmallKeys bounds the number of keys of a store with values of one size.
 const mostSmallKeys = 1_000_000
@@ -204,10 +197,10 @@ func (r *run) planSeries(p *plan, load, read *spec, series []dataSet, alone bool
 	if !r.asked(load.name, read.name) {
 		return
 	}
-	groups := [][]*engine.Engine{r.Engines}
+	groups := [][]*engine.Engine{r.enginesThat(openable)}
 	if alone {
 		groups = nil
-		for _, e := range r.Engines {
+		for _, e := range r.enginesThat(openable) {
 			groups = append(groups, []*engine.Engine{e})
 		}
 	}

@@ -21,6 +21,7 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ import (
 // Config says what to measure and how. Default fills most of it in.
 type Config struct {
 	Dir       string           // for the stores, which are removed
-	Engines   []*engine.Engine // those without Open are left out
+	Engines   []*engine.Engine // not those that go over another one
 	Only      []string         // of Names; empty: Names of a run that is not full
 	Keys      uint64
 	ValueSize int           // bytes of every value
@@ -121,9 +122,9 @@ func Run(ctx context.Context, c Config, out *report.Peers) error {
 	if !slices.Contains(c.Procs, r.cores) {
 		r.cores = slices.Max(c.Procs)
 	}
-	r.Engines = slices.DeleteFunc(slices.Clone(c.Engines), func(e *engine.Engine) bool { return e.Open == nil })
+	r.Engines = slices.DeleteFunc(slices.Clone(c.Engines), func(e *engine.Engine) bool { return !openable(e) && e.Left == "" })
 	r.plan = r.makePlan()
-	r.Progress("%d engines, %d workloads, about %s", len(r.Engines), len(r.Only), r.plan.total().Round(time.Second))
+	r.Progress("%d engines, %d workloads, about %s", len(r.enginesThat(openable)), len(r.Only), r.plan.total().Round(time.Second))
 	err := r.plan.do(ctx)
 	r.describeEngines()
 	if err == nil && len(out.Workloads) == 0 {
@@ -138,12 +139,10 @@ func (r *run) describeEngines() {
 	for _, e := range r.Engines {
 		p := report.Peer{
 			Name: e.Name, About: e.About, Settings: e.Settings, Module: e.Module,
-			Version: moduleVersion(build, e.Module), InMemory: !e.Persistent,
+			Version: cmp.Or(e.Version, moduleVersion(build, e.Module)), InMemory: !e.Persistent,
 		}
 		if !measured(r.out, e.Name) {
-			if p.Left = r.lost[e.Name]; p.Left == "" {
-				p.Left = "has none of the operations that were measured"
-			}
+			p.Left = cmp.Or(e.Left, r.lost[e.Name], "has none of the operations that were measured")
 		}
 		r.out.Engines = append(r.out.Engines, p)
 	}

@@ -119,5 +119,6 @@ func (r *run) enginesThat(is func(e *engine.Engine) bool) []*engine.Engine {
 	return list
 }
 
-func persistent(e *engine.Engine) bool { return e.Persistent && !e.Yardstick }
-func writable(e *engine.Engine) bool   { return !e.Yardstick }
+func openable(e *engine.Engine) bool   { return e.Open != nil }
+func persistent(e *engine.Engine) bool { return openable(e) && e.Persistent && !e.Yardstick }
+func writable(e *engine.Engine) bool   { return openable(e) && !e.Yardstick }

@@ -30,7 +30,7 @@ type request struct {
 	ValueSize int    `json:",omitempty"`
 	Durable   bool   `json:",omitempty"`
 	Filled    bool   `json:",omitempty"` // all keys are there
-	Memory    int64  `json:",omitempty"` // the Go heap's soft limit; 0: none
+	Memory    int64  `json:",omitempty"` // as in engine.Config
 
 	// Of doLoad and doSettle.
 	Limit time.Duration `json:",omitempty"`

@@ -138,7 +138,7 @@ func (s *server) open(q request) (reply, error) {
 		return reply{}, err
 	}
 	if q.Memory > 0 {
-		debug.SetMemoryLimit(q.Memory)
+		debug.SetMemoryLimit(softLimit(q.Memory))
 	}
 	if err := os.MkdirAll(q.Dir, 0o755); err != nil {
 		return reply{}, err
@@ -146,7 +146,7 @@ func (s *server) open(q request) (reply, error) {
 	rng := workload.NewRand(q.Seed)
 	first := rng.Uint64() % q.Keys
 	start := time.Now()
-	s.store, err = kind.Open(engine.Config{Dir: q.Dir, Keys: q.Keys, ValueSize: q.ValueSize, Durable: q.Durable})
+	s.store, err = kind.Open(engine.Config{Dir: q.Dir, Keys: q.Keys, ValueSize: q.ValueSize, Durable: q.Durable, Memory: q.Memory})
 	if err != nil {
 		return reply{}, fmt.Errorf("open: %w", err)
 	}
@@ -162,6 +162,10 @@ func (s *server) open(q request) (reply, error) {
 	_, r.Scanner = s.store.(engine.Scanner)
 	return r, nil
 }
+
+// softLimit is that of the Go heap of a process that may have so many bytes: it collects its garbage before it is killed
+// for it, and leaves some to the page cache.
+func softLimit(memory int64) int64 { return memory / 2 }
 
 // data returns the data set with numbers drawn by a distribution.
 func (s *server) data(dist string) (driver.Data, error) {

@@ -78,9 +78,9 @@ var specs = []*spec{
 	}, onDurable},
 	{"durable-batch-100", "Writes", "Durable batches of 100 pairs", "", keysSecond, aboutBatch(100, "each on disk when it returns, in the small store of the durable puts"), onDurable},
 	{"cold-read", "Larger than memory", "Point reads from data larger than memory", "goroutines", perSecond, func(r *run) string {
-		return fmt.Sprintf("%d keys with values of %d bytes, %d MiB. The process of the engine may have %d MiB of memory, which the page cache of its files and its own caches and buffers share; "+
+		return fmt.Sprintf("%d keys with values of %d bytes, %d MiB. The process of the engine may have %d MiB of memory, which the page cache of its files and its own caches and buffers share; it is told so, and "+
 			"the soft limit of its Go heap is %d MiB. Its files were dropped from the page cache first. Uniform reads at GOMAXPROCS %d, every one timed. One engine after the other.",
-			r.coldKeys(), coldValueSize, liveBytes(r.coldKeys(), coldValueSize)>>20, r.ColdMemory>>20, r.coldHeap()>>20, r.cores)
+			r.coldKeys(), coldValueSize, liveBytes(r.coldKeys(), coldValueSize)>>20, r.ColdMemory>>20, softLimit(r.ColdMemory)>>20, r.cores)
 	}, onCold},
 	{"value-size-load", "Value sizes", "Filling, by the size of values", "value bytes", keysSecond, aboutSizes("One goroutine puts all keys of an empty store, as for the workload load."), onSizes},
 	{"value-size-read", "Value sizes", "Point reads, by the size of values", "value bytes", perSecond, aboutSizes("Uniform reads, one goroutine for each of GOMAXPROCS."), onSizes},
