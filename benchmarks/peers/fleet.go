@@ -137,6 +137,9 @@ func (f *fleet) each(ctx context.Context, first int, what string, fn func(m *mem
 // drop takes a member out of the fleet.
 func (f *fleet) drop(m *member, what string, err error) {
 	f.members = slices.DeleteFunc(f.members, func(other *member) bool { return other == m })
+	if m.limit != nil {
+		err = fmt.Errorf("%w (with %d MiB of memory)", err, f.run.ColdMemory>>20) // a process that is killed had too little
+	}
 	f.run.lose(m.engine, "dropped in %s: %v", what, errors.Join(err, m.discard()))
 }
 

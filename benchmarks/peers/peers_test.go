@@ -281,6 +281,9 @@ func TestInterrupt(t *testing.T) {
 
 // TestCold needs to limit memory; where that is not permitted, the run must say so.
 func TestCold(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector takes more memory than the process may have")
+	}
 	var said []string
 	c := testConfig(t, &said, withFiles, adapters.SyncMap)
 	c.Only = []string{"cold-read"}
