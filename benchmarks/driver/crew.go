@@ -18,7 +18,7 @@ type Crew struct {
 	Duration time.Duration
 	Latency  bool   // time every operation
 	Each     uint64 // what one call of an operation counts as; 0: 1
-	// Beside is repeated by a goroutine of its own meanwhile, and not counted; nil: nothing.
+	// Beside is repeated by a goroutine of its own meanwhile, and counted as Result.Writes; nil: nothing.
 	Beside func() error
 }
 
@@ -34,6 +34,7 @@ func (c Crew) Do(ctx context.Context, ops []func() error) (Result, error) {
 	var start time.Time // written before begin is closed, read after
 	begin := make(chan struct{})
 	parts := make([]Result, len(ops))
+	var writes uint64
 	for i, op := range ops {
 		var latencies *hdrhistogram.Histogram
 		if c.Latency {
@@ -51,7 +52,8 @@ func (c Crew) Do(ctx context.Context, ops []func() error) (Result, error) {
 	if c.Beside != nil {
 		beside.Go(func() {
 			<-begin
-			if _, err := repeat(c.Beside, nil, &stopBeside); err != nil {
+			var err error
+			if writes, err = repeat(c.Beside, nil, &stopBeside); err != nil {
 				cancel(err)
 			}
 		})
@@ -67,7 +69,9 @@ func (c Crew) Do(ctx context.Context, ops []func() error) (Result, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Result{}, err
 	}
-	return c.sum(parts, cpu), nil
+	sum := c.sum(parts, cpu)
+	sum.Writes = writes
+	return sum, nil
 }
 
 // repeat calls op until stop is set, at least once, and returns how often.

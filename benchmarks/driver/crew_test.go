@@ -32,6 +32,7 @@ func TestCrewCounts(t *testing.T) {
 	require.Equal(t, 7*calls.Load(), r.Ops)
 	require.Equal(t, calls.Load(), uint64(r.Latencies.TotalCount()))
 	require.Positive(t, beside.Load())
+	require.Equal(t, beside.Load(), r.Writes)
 	require.GreaterOrEqual(t, r.Elapsed, 10*time.Millisecond)
 }
 

@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -27,6 +28,7 @@ type cell struct {
 	timing timing
 	point  report.Point
 	sum    *hdrhistogram.Histogram // of all rounds; nil unless timedToo
+	writes []float64               // a second, of the writer beside it, by round
 }
 
 // cell returns the measurement of a kind with as many goroutines as GOMAXPROCS.
@@ -96,6 +98,10 @@ func (f *fleet) measureCell(ctx context.Context, what string, c *cell, latency b
 func (c *cell) add(r reply) {
 	c.point.Rates = append(c.point.Rates, r.rate())
 	c.point.CPUNanoseconds = append(c.point.CPUNanoseconds, r.cpuNanoseconds())
+	if c.q.Writer {
+		c.writes = append(c.writes, float64(r.Writes)/r.Elapsed.Seconds())
+		c.point.Note = fmt.Sprintf("beside %.0f writes/s", report.Summarize(c.writes).Median)
+	}
 	if r.Latencies == nil {
 		return
 	}

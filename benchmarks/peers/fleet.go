@@ -291,19 +291,24 @@ func (f *fleet) load(ctx context.Context, m *member, l loading, p *report.Point,
 	p.Rates = append(p.Rates, r.rate())
 	p.CPUNanoseconds = append(p.CPUNanoseconds, r.cpuNanoseconds())
 	if !r.Full {
-		p.Note = fmt.Sprintf("cut after %s, at %d of %d keys", r.Elapsed.Round(time.Second), r.Ops, f.keys)
+		p.Note = fmt.Sprintf("the rate is that of the first %d keys, which took %s", r.Ops, r.Elapsed.Round(time.Second))
 	}
 	if !stays {
 		return nil
 	}
-	if !r.Full && m.opened.BatchWriter && l.batch == 0 {
-		if r, err = m.child.call(ctx, request{Do: doLoad, Batch: otherBatch, Limit: limit}, limit+answerLimit); err != nil {
+	if !r.Full {
+		// The rate is known; the store must be whole for what comes next.
+		batch := l.batch
+		if batch == 0 && m.opened.BatchWriter {
+			batch = otherBatch
+		}
+		rest := 2 * limit
+		if r, err = m.child.call(ctx, request{Do: doLoad, Batch: batch, Limit: rest}, rest+answerLimit); err != nil {
 			return err
 		}
-		p.Note += "; the others were put by batches, and are not in the rate"
 	}
 	if !r.Full {
-		return fmt.Errorf("it could not be filled in time: %s", p.Note)
+		return fmt.Errorf("it could not be filled within %s", 3*limit)
 	}
 	if err := f.settleOne(ctx, m); err != nil {
 		return err

@@ -94,7 +94,7 @@ func (s *server) run(q request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	r := reply{Ops: result.Ops, Elapsed: result.Elapsed, CPU: result.CPU}
+	r := reply{Ops: result.Ops, Elapsed: result.Elapsed, CPU: result.CPU, Writes: result.Writes}
 	if q.Latency {
 		r.Latencies = result.Latencies.Export()
 	}

@@ -80,7 +80,7 @@ func Default(full bool) Config {
 		ColdMemory:     256 << 20,
 		ColdGoroutines: []int{1, 16, 64, 256},
 		ValueSizes:     []int{16, 1 << 10, 16 << 10},
-		ValueBytes:     32 << 20,
+		ValueBytes:     16 << 20,
 		KeyCounts:      []uint64{100_000, 1_000_000},
 		Settle:         10 * time.Second,
 	}

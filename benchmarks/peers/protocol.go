@@ -55,6 +55,7 @@ type reply struct {
 	Elapsed time.Duration `json:",omitempty"`
 	CPU     time.Duration `json:",omitempty"` // of the process meanwhile
 	Ops     uint64        `json:",omitempty"` // of doLoad: keys, this time
+	Writes  uint64        `json:",omitempty"` // of the writer beside them
 	Full    bool          `json:",omitempty"` // of doLoad: all keys are there
 	// Latencies in nanoseconds; nil unless they were asked for.
 	Latencies *hdrhistogram.Snapshot `json:",omitempty"`

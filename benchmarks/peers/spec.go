@@ -58,7 +58,7 @@ var specs = []*spec{
 	}, onMain},
 	{"ycsb-c", "Mixed", "YCSB C: reads only", "", perSecond, aboutYCSB("100 % reads."), onMain},
 	{"read-writer", "Reads", "Point reads beside one writer", "", perSecond,
-		atCores("Uniform. Beside the readers one more goroutine overwrites without pause; its writes are not counted, and their processor time is."), onMain},
+		atCores("Uniform. Beside the readers one more goroutine overwrites without pause: its writes are not in the rate but in the note, and their processor time counts."), onMain},
 	{"batch-100", "Writes", "Batches of 100 pairs", "", keysSecond, aboutBatch(100, "without waiting for the disk"), onMain},
 	{"batch-1000", "Writes", "Batches of 1,000 pairs", "", keysSecond, aboutBatch(1000, "without waiting for the disk"), onMain},
 	{"ycsb-a", "Mixed", "YCSB A: update heavy", "", perSecond, aboutYCSB("50 % reads, 50 % overwrites."), onMain},
