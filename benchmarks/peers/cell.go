@@ -45,11 +45,12 @@ func (f *fleet) measure(ctx context.Context, what string, cells []*cell, progres
 	if len(cells) == 0 {
 		return nil, nil
 	}
-	for round := range f.run.Rounds {
-		progress("%s: round %d of %d", what, round+1, f.run.Rounds)
+	rounds := f.run.plan.rounds(what)
+	for round := range rounds {
+		progress("%s: round %d of %d", what, round+1, rounds)
 		for i := range cells {
 			// Each round begins elsewhere, so that no cell always follows the same one.
-			c := cells[(i+round*len(cells)/f.run.Rounds)%len(cells)]
+			c := cells[(i+round*len(cells)/rounds)%len(cells)]
 			if err := f.measureCell(ctx, what, c, c.timing == timedToo, 1, c.add); err != nil {
 				return nil, err
 			}

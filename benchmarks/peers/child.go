@@ -137,7 +137,7 @@ func (c *child) death() error {
 }
 
 // closeLimit is how long a store may take to close.
-const closeLimit = 30 * time.Second
+const closeLimit = 2 * time.Minute
 
 // close closes the store and ends the child, which is gone then, whatever is returned.
 func (c *child) close(ctx context.Context) (reply, error) {

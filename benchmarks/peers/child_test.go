@@ -74,6 +74,15 @@ func TestChildAnswersErrors(t *testing.T) {
 	require.ErrorContains(t, err, "is missing")
 }
 
+// TestChildThatTalks: what an engine prints is not taken for a reply.
+func TestChildThatTalks(t *testing.T) {
+	c := openChild(t, chatty)
+	r, err := c.call(context.Background(), request{Do: doLoad, Limit: time.Minute}, time.Minute)
+	require.NoError(t, err)
+	require.True(t, r.Full)
+	require.Equal(t, "opening", c.stderr.String())
+}
+
 // TestChildThatHangs is killed.
 func TestChildThatHangs(t *testing.T) {
 	c := openChild(t, slow)

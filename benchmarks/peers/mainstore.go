@@ -182,8 +182,9 @@ func (f *fleet) reopen(ctx context.Context, what string, killed bool, progress f
 		return nil, nil
 	}
 	times := make(map[string][]float64)
-	for round := range f.run.Rounds {
-		progress("%s: round %d of %d", what, round+1, f.run.Rounds)
+	rounds := f.run.plan.rounds(what)
+	for round := range rounds {
+		progress("%s: round %d of %d", what, round+1, rounds)
 		err := f.each(ctx, round, what, func(m *member) error {
 			if !persistent(m.engine) {
 				return nil

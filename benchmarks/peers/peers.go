@@ -58,6 +58,8 @@ type Config struct {
 	ValueBytes int64    // keys and values of each of ValueSizes
 	KeyCounts  []uint64 // of the workloads with more and more keys
 
+	// Budget is how long the run should take: if it would take longer, workloads get fewer rounds. 0: as long as it takes.
+	Budget time.Duration
 	// Settle is how long an engine may take after it was filled, and after it was written to, until it is quiet.
 	Settle time.Duration
 
@@ -82,7 +84,8 @@ func Default(full bool) Config {
 		ValueSizes:     []int{16, 1 << 10, 16 << 10},
 		ValueBytes:     16 << 20,
 		KeyCounts:      []uint64{100_000, 1_000_000},
-		Settle:         10 * time.Second,
+		Settle:         5 * time.Second,
+		Budget:         14 * time.Minute,
 	}
 	for n := 1; n < 2*runtime.NumCPU(); n *= 2 {
 		c.Procs = append(c.Procs, n)
@@ -97,6 +100,7 @@ func Default(full bool) Config {
 		c.ValueBytes = 256 << 20
 		c.KeyCounts = []uint64{1_000_000, 10_000_000, 50_000_000}
 		c.Settle = time.Minute
+		c.Budget = 0
 	}
 	return c
 }

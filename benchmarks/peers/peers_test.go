@@ -24,6 +24,7 @@ import (
 const parentEnv = "FREYJA_TEST_PARENT"
 
 func TestMain(m *testing.M) {
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // or each child takes a second to end
 	if IsChild() {
 		os.Exit(ChildMain(testEngines, os.Stdin, os.Stdout))
 	}
@@ -118,7 +119,15 @@ var (
 	notBuilt = &engine.Engine{Name: "not-built", Left: "needs a library", Persistent: true}
 	few      = &engine.Engine{Name: "few", MaxKeys: 10, Memory: adapters.SyncMap.Memory, Open: adapters.SyncMap.Open}
 
-	testEngines = []*engine.Engine{withFiles, adapters.SyncMap, failing, lying, crashing, slow, notBuilt, few, adapters.Floor}
+	chatty = &engine.Engine{Name: "chatty", Open: func(c engine.Config) (engine.Store, error) {
+		fmt.Print("opening ")
+		if _, err := os.NewFile(1, "stdout").WriteString("as a C library does"); err != nil {
+			return nil, err
+		}
+		return adapters.SyncMap.Open(c)
+	}}
+
+	testEngines = []*engine.Engine{withFiles, adapters.SyncMap, failing, lying, crashing, slow, notBuilt, few, chatty, adapters.Floor}
 )
 
 // testConfig is a run of seconds. What it notes and tells is appended to said.
@@ -338,6 +347,25 @@ func TestDefaultIsShort(t *testing.T) {
 	total := r.makePlan().total()
 	require.Less(t, total, 15*time.Minute)
 	t.Log("the plan takes", total)
+}
+
+// TestBudget: a run that is slower than planned has fewer rounds, and at least one.
+func TestBudget(t *testing.T) {
+	var said []string
+	c := testConfig(t, &said, withFiles)
+	c.Rounds, c.Budget = 10, 10*time.Minute
+	r := &run{Config: c}
+	for spent, want := range map[time.Duration]int{30 * time.Second: 10, 5 * time.Minute: 5, 9 * time.Minute: 1, time.Hour: 1} {
+		said = nil
+		now := time.Now()
+		p := &plan{run: r, begun: now.Add(-spent), since: now, done: spent, steps: []step{{cost: spent}, {cost: 9 * time.Minute}}}
+		got := p.rounds("read-uniform")
+		require.InDelta(t, want, got, 0.5, spent)
+		p.rounds("read-zipfian")
+		require.Equal(t, want < 10, len(said) == 1, "%v: noted once", spent)
+	}
+	r.Budget = 0
+	require.Equal(t, 10, (&plan{run: r, steps: []step{{cost: time.Hour}}}).rounds("read-uniform"))
 }
 
 func TestTail(t *testing.T) {

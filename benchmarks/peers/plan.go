@@ -16,6 +16,7 @@ type plan struct {
 	done  time.Duration // what the steps that have ended were thought to take
 	step  step          // the present one
 	since time.Time     // when it began
+	cut   bool          // a workload had fewer rounds than it was to have
 }
 
 type step struct {
@@ -68,6 +69,20 @@ func (p *plan) left() time.Duration {
 	all := time.Duration(pace * float64(p.total()-p.done))
 	present := time.Duration(pace * float64(p.step.cost))
 	return all - min(present, time.Since(p.since))
+}
+
+// rounds is how many rounds a workload gets: fewer than it was to have if the run would else take longer than it may.
+func (p *plan) rounds(what string) int {
+	all, left, budget := p.run.Rounds, p.left(), p.run.Budget-time.Since(p.begun)
+	if p.run.Budget == 0 || left <= budget {
+		return all
+	}
+	rounds := min(all, max(1, int(float64(all)*float64(budget)/float64(left))))
+	if rounds < all && !p.cut {
+		p.cut = true
+		p.run.Note("from %s on there are fewer rounds than %d where the run would take longer than %v", what, all, p.run.Budget)
+	}
+	return rounds
 }
 
 // What the plan takes for granted: rates of a middling engine, and what comes on top of a measurement.

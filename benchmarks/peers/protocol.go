@@ -68,7 +68,7 @@ type reply struct {
 }
 
 // rate is operations per second.
-func (r reply) rate() float64 { return float64(r.Ops) / r.Elapsed.Seconds() }
+func (r reply) rate() float64 { return float64(r.Ops) / max(r.Elapsed, time.Nanosecond).Seconds() }
 
 // cpuNanoseconds is the processor time of an operation.
 func (r reply) cpuNanoseconds() float64 { return float64(r.CPU) / float64(r.Ops) }

@@ -16,6 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // or each child takes a second to end
 	if life.IsChild() {
 		os.Exit(life.ChildMain(os.Stdout))
 	}

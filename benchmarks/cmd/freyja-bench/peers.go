@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,6 +98,9 @@ const leastColdMemory, mostColdMemory = 16, 1 << 20
 // check returns what f asks for, or what is wrong with it. given tells whether a flag was given.
 func (f *peersFlags) check(given func(flag string) bool) (peers.Config, error) {
 	c := peers.Default(f.full)
+	if slices.ContainsFunc([]string{"keys", "value-size", "rounds", "duration", "cold-memory"}, given) {
+		c.Budget = 0 // what is asked for is what is measured
+	}
 	if given("keys") {
 		c.Keys = f.keys
 	}
