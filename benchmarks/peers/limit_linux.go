@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,20 +19,37 @@ type memoryLimit struct {
 	scope []string
 }
 
-// controlGroups is where Linux shows them.
-const controlGroups = "/sys/fs/cgroup"
+// controlGroups is where Linux shows them. Tests move it.
+var controlGroups = "/sys/fs/cgroup"
 
-// newMemoryLimit returns a limit of so many bytes, or why there can be none.
-func newMemoryLimit(bytes int64) (*memoryLimit, error) {
-	limit, err := newGroup(bytes)
+// newMemoryLimit returns a limit of so many bytes, under which a child has been started, or why there can be none.
+func newMemoryLimit(ctx context.Context, bytes int64) (*memoryLimit, error) {
+	var errs []error
+	for _, create := range []func(int64) (*memoryLimit, error){newGroup, newScope} {
+		limit, err := create(bytes)
+		if err == nil {
+			err = limit.try(ctx)
+		}
+		if err == nil {
+			return limit, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("a limit to memory is not permitted: %w; %w", errs[0], errs[1])
+}
+
+// try starts a child under the limit and ends it. If that fails, it removes the limit.
+func (m *memoryLimit) try(ctx context.Context) error {
+	const patience = 10 * time.Second
+	c, err := startChild(ctx, m)
 	if err == nil {
-		return limit, nil
+		_, err = c.call(ctx, request{Do: doHello}, patience)
+		c.kill()
 	}
-	limit, scopeErr := newScope(bytes)
-	if scopeErr == nil {
-		return limit, nil
+	if err != nil {
+		err = errors.Join(err, m.remove())
 	}
-	return nil, fmt.Errorf("a limit to memory is not permitted: %w; %w", err, scopeErr)
+	return err
 }
 
 // newGroup makes a control group.
@@ -96,21 +112,13 @@ func (m *memoryLimit) set(name string, value int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// newScope returns a limit by systemd, once it has tried one.
+// newScope returns a limit by systemd.
 func newScope(bytes int64) (*memoryLimit, error) {
 	scope := []string{"systemd-run", "--scope", "--quiet", "--collect", "-p", fmt.Sprint("MemoryMax=", bytes), "-p", "MemorySwapMax=0"}
 	if os.Getuid() != 0 {
 		scope = append(scope, "--user")
 	}
-	scope = append(scope, "--")
-	try := append(append([]string{}, scope...), "true")
-	const patience = 10 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if out, err := exec.CommandContext(ctx, try[0], try[1:]...).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("systemd-run: %w: %s", err, strings.TrimSpace(string(out)))
-	}
-	return &memoryLimit{scope: scope}, nil
+	return &memoryLimit{scope: append(scope, "--")}, nil
 }
 
 // command is what a command begins with that is to be limited.

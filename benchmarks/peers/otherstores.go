@@ -99,7 +99,7 @@ func (r *run) planCold(p *plan) {
 			r.cellCost(float64(len(r.ColdGoroutines)+2), notTimed)
 		p.add(cost, func(ctx context.Context) error {
 			if i == 0 {
-				if why := r.coldImpossible(); why != nil {
+				if why := r.coldImpossible(ctx); why != nil {
 					r.Note("%s is skipped: %v", s.name, why)
 					engines = nil
 				}
@@ -119,12 +119,12 @@ func (r *run) planCold(p *plan) {
 }
 
 // coldImpossible says why memory cannot be limited here, or the files cannot be dropped from it.
-func (r *run) coldImpossible() error {
+func (r *run) coldImpossible(ctx context.Context) error {
 	switch kind := report.ThisMachine(r.Dir).FileSystem; kind {
 	case "tmpfs", "ramfs":
 		return errors.New("the stores' folder is on " + kind + ", which is memory itself")
 	}
-	limit, err := newMemoryLimit(r.ColdMemory)
+	limit, err := newMemoryLimit(ctx, r.ColdMemory)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (r *run) cold(ctx context.Context, f *fleet, p *plan) (points []report.Poin
 		if err := errors.Join(m.end(ctx), forget(m.dir)); err != nil {
 			return err
 		}
-		if m.limit, err = newMemoryLimit(r.ColdMemory); err != nil {
+		if m.limit, err = newMemoryLimit(ctx, r.ColdMemory); err != nil {
 			return err
 		}
 		_, err = f.open(ctx, m, true, r.ColdMemory)

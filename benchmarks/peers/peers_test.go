@@ -299,7 +299,7 @@ func TestCold(t *testing.T) {
 	var out report.Peers
 	err := Run(context.Background(), c, &out)
 	requireEmpty(t, c.Dir)
-	limit, why := newMemoryLimit(c.ColdMemory)
+	limit, why := newMemoryLimit(context.Background(), c.ColdMemory)
 	if why == nil {
 		require.NoError(t, limit.remove())
 	}

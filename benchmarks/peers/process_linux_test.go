@@ -70,7 +70,7 @@ func TestResidentMemory(t *testing.T) {
 
 func TestMemoryLimit(t *testing.T) {
 	const bytes = 64 << 20
-	limit, err := newMemoryLimit(bytes)
+	limit, err := newMemoryLimit(context.Background(), bytes)
 	if err != nil {
 		t.Skip(err)
 	}
@@ -88,6 +88,17 @@ func TestMemoryLimit(t *testing.T) {
 		require.NoDirExists(t, limit.group)
 	}
 	require.NoError(t, limit.remove(), "once more")
+}
+
+// TestScope: where systemd makes none, a limit says why and leaves nothing.
+func TestScope(t *testing.T) {
+	limit, err := newScope(64 << 20)
+	require.NoError(t, err)
+	require.Contains(t, limit.command(), "MemoryMax=67108864")
+	if err := limit.try(context.Background()); err != nil {
+		require.ErrorContains(t, err, "the process ended")
+		t.Skip(err)
+	}
 }
 
 func TestOwnGroup(t *testing.T) {
@@ -120,4 +131,19 @@ func TestColdIsSkippedInMemory(t *testing.T) {
 	require.NoError(t, Run(context.Background(), c, &out))
 	require.Contains(t, said, "cold-read is skipped: the stores' folder is on tmpfs, which is memory itself")
 	require.Len(t, out.Workloads, 1)
+}
+
+// TestColdIsSkippedWithoutPermission: nobody may limit memory, and the run says so.
+func TestColdIsSkippedWithoutPermission(t *testing.T) {
+	defer func(folder string) { controlGroups = folder }(controlGroups)
+	controlGroups = filepath.Join(t.TempDir(), "none")
+	t.Setenv("PATH", "")
+	var said []string
+	c := testConfig(t, &said, withFiles, adapters.SyncMap)
+	c.Only = []string{"cold-read", "scan"}
+	var out report.Peers
+	require.NoError(t, Run(context.Background(), c, &out))
+	require.Contains(t, strings.Join(said, "\n"), "cold-read is skipped: ")
+	require.Len(t, out.Workloads, 1)
+	requireEmpty(t, c.Dir)
 }

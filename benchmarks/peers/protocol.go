@@ -9,6 +9,7 @@ import (
 
 // What a parent asks of a child, one line of JSON each, and what the child answers. A child does one request at a time.
 const (
+	doHello     = "hello"     // answer
 	doOpen      = "open"      // open the store, and read once if it is filled
 	doLoad      = "load"      // put the keys that are not yet there
 	doVerify    = "verify"    // look at whole values

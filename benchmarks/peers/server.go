@@ -80,10 +80,12 @@ type server struct {
 }
 
 func (s *server) do(q request) (reply, error) {
-	if q.Do == doOpen {
+	switch {
+	case q.Do == doHello:
+		return reply{}, nil
+	case q.Do == doOpen:
 		return s.open(q)
-	}
-	if s.store == nil {
+	case s.store == nil:
 		return reply{}, fmt.Errorf("%s: no store is open", q.Do)
 	}
 	switch q.Do {
