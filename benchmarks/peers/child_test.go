@@ -17,10 +17,11 @@ import (
 // openChild starts a child with an open store that is empty.
 func openChild(t *testing.T, e *engine.Engine) *child {
 	t.Helper()
+	dir := filepath.Join(t.TempDir(), "store") // first: it is removed after the child's end
 	c, err := startChild(context.Background(), nil)
 	require.NoError(t, err)
 	t.Cleanup(c.kill)
-	_, err = c.call(context.Background(), request{Do: doOpen, Engine: e.Name, Dir: filepath.Join(t.TempDir(), "store"), Keys: 1000, ValueSize: 40}, time.Minute)
+	_, err = c.call(context.Background(), request{Do: doOpen, Engine: e.Name, Dir: dir, Keys: 1000, ValueSize: 40}, time.Minute)
 	require.NoError(t, err)
 	return c
 }
