@@ -3,6 +3,10 @@
 #
 #   scripts/bench.sh [flags]        reads and writes, beside maps and a mutex, on more and more processors
 #   scripts/bench.sh life [flags]   compaction, opening, scans, snapshots, batches, backups
+#   scripts/bench.sh --peers [flags]
+#                                   freyja beside other engines, each in a process of its own: less than 15 minutes
+#   scripts/bench.sh --peers --full [flags]
+#                                   the same, all sizes: hours; --full alone means this too
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -13,5 +17,12 @@ if ! command -v go >/dev/null; then
     echo "bench.sh: the Go tool (go) is not in PATH" >&2
     exit 1
 fi
+case "${1:-}" in
+--peers)
+    shift
+    set -- peers "$@"
+    ;;
+--full) set -- peers "$@" ;;
+esac
 (cd "$root/benchmarks" && go build -o "$build/freyja-bench" ./cmd/freyja-bench)
 "$build/freyja-bench" "$@"

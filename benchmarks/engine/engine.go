@@ -66,6 +66,9 @@ type Config struct {
 	// Durable: what Put and PutBatch wrote is on disk when they return. Otherwise nothing waits for the disk: a
 	// machine that dies may lose what the system had not written by itself.
 	Durable bool
+	// Memory is how many bytes the process may have, page cache of its files included; 0: as many as the machine has.
+	// It is below the data, so caches have to fit.
+	Memory int64
 }
 
 // Engine is a kind of store.

@@ -85,3 +85,9 @@ func (g *Generator) NextAfter(value uint64) uint64 {
 	}
 	return below(g.rng.Uint64()^value, g.n)
 }
+
+// NextRank draws a rank by Zipf's law: 0 most often, then 1, and so on below the distribution's n. Which number has a
+// rank is the caller's to say; Next's is a random one. The distribution must be Zipfian.
+func (g *Generator) NextRank() uint64 {
+	return min(g.zipf.rank(float64(g.rng.Uint64()>>11)/(1<<53)), g.n-1)
+}

@@ -63,7 +63,8 @@ operation is timed.`,
 		Example: `  freyja-bench
   freyja-bench --keys 10000000 --duration 500ms
   freyja-bench --engines freyja,floor --procs 1,2 --dist zipfian
-  freyja-bench life --keys 10000000`,
+  freyja-bench life --keys 10000000
+  freyja-bench peers`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -89,7 +90,7 @@ operation is timed.`,
 	fs.IntVar(&f.rounds, "rounds", 5, "measurements of each kind")
 	fs.StringVar(&f.dir, "dir", "", "new or empty folder for the stores, which stay there (default: a temporary one, removed at the end)")
 	fs.StringVar(&f.out, "out", "", outUsage)
-	c.AddCommand(lifeCommand(stdout, stderr))
+	c.AddCommand(lifeCommand(stdout, stderr), peersCommand(stdout, stderr))
 	return c
 }
 

@@ -11,12 +11,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/freyjadb/freyja/benchmarks/life"
+	"github.com/freyjadb/freyja/benchmarks/peers"
 	"github.com/freyjadb/freyja/benchmarks/report"
 )
 
 func TestMain(m *testing.M) {
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // or each child takes a second to end
 	if life.IsChild() {
 		os.Exit(life.ChildMain(os.Stdout))
+	}
+	if peers.IsChild() {
+		os.Exit(peers.ChildMain(comparableEngines, os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }
