@@ -3,16 +3,19 @@ package freyja
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/shard"
 )
 
@@ -21,8 +24,15 @@ import (
 func forgetfulCopy(t testing.TB, dir string) string {
 	t.Helper()
 	to := fastDir(t)
+	require.NoError(t, copyForgetfully(dir, to))
+	return to
+}
+
+func copyForgetfully(dir, to string) error {
 	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
+	if err != nil {
+		return err
+	}
 	slices.SortStableFunc(entries, func(a, b os.DirEntry) int { // the manifest first: what it lists is there
 		return strings.Index(b.Name(), manifestName) - strings.Index(a.Name(), manifestName)
 	})
@@ -31,13 +41,20 @@ func forgetfulCopy(t testing.TB, dir string) string {
 			continue
 		}
 		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		require.NoError(t, err)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a hint file under way
+		}
+		if err != nil {
+			return err
+		}
 		if _, _, ok := shard.ParseSegmentName(e.Name()); ok && len(b) > 4096 { // else it is being made
 			clear(b[shard.PromisedEnd(b):])
 		}
-		require.NoError(t, os.WriteFile(filepath.Join(to, e.Name()), b, 0o644))
+		if err := os.WriteFile(filepath.Join(to, e.Name()), b, 0o644); err != nil {
+			return err
+		}
 	}
-	return to
+	return nil
 }
 
 func journalOptions() *Options {
@@ -222,4 +239,66 @@ func TestJournalTurns(t *testing.T) {
 	require.NoError(t, db.Close())
 	opened := openStoreIn(t, copied, nil)
 	require.Equal(t, writers*puts, opened.Len())
+}
+
+// TestJournalCutIsOneInstant: after each commit, what the journal has and the segments promise is a store in which
+// each batch is whole or absent; else Open would have to end a log in front of what was promised.
+func TestJournalCutIsOneInstant(t *testing.T) {
+	dir := fastDir(t)
+	opts := journalOptions()
+	opts.journalFirst, opts.journalMax = 1<<20, 1<<20
+	// Nothing is sealed: that puts parts of batches on disk which no mark in their own segment promises yet.
+	opts.SegmentSize, opts.firstSegmentSize = 4<<20, 4<<20
+	db := openStoreIn(t, dir, opts)
+	const images = 40
+	copies := make([]string, 0, images)
+	folders := make([]string, images)
+	for i := range folders {
+		folders[i] = fastDir(t)
+	}
+	var failed error
+	var done atomic.Bool
+	commits := 0
+	crashpoint.Set(func(name string) { // one at a time: the commit is under way
+		if name != "journal.synced" {
+			return
+		}
+		if commits++; commits%5 == 0 && len(copies) < images {
+			to := folders[len(copies)]
+			failed = errors.Join(failed, copyForgetfully(dir, to))
+			copies = append(copies, to)
+			done.Store(len(copies) == images)
+		}
+	})
+	defer crashpoint.Set(nil)
+	var wg sync.WaitGroup
+	for w := range 6 {
+		wg.Go(func() {
+			batch := NewBatch()
+			for i := 0; !done.Load(); i++ {
+				batch.Reset()
+				for k := range 1 + w%3*3 { // one shard or several
+					batch.Put(fmt.Appendf(nil, "%d %d", w, k), fmt.Appendf(nil, "%d", i))
+				}
+				if err := db.Apply(batch); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	crashpoint.Set(nil)
+	require.NoError(t, failed)
+	for _, copied := range copies {
+		opened, err := Open(copied, nil)
+		require.NoError(t, err)
+		all := contentsOf(t, opened)
+		for w := range 6 {
+			for k := range 1 + w%3*3 {
+				require.Equal(t, all[fmt.Sprintf("%d 0", w)], all[fmt.Sprintf("%d %d", w, k)], "of one batch")
+			}
+		}
+		require.NoError(t, opened.Close())
+	}
 }
