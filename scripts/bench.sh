@@ -24,5 +24,12 @@ case "${1:-}" in
     ;;
 --full) set -- peers "$@" ;;
 esac
-(cd "$root/benchmarks" && go build -o "$build/freyja-bench" ./cmd/freyja-bench)
+# Engines written in C are compared where their headers are: on Debian, liblmdb-dev and librocksdb-dev.
+tags=""
+if [ "${1:-}" = peers ] && [ "$(go env CGO_ENABLED)" = 1 ]; then
+    has() { echo "#include <$1>" | "$(go env CC)" -E - >/dev/null 2>&1; }
+    if has lmdb.h; then tags="lmdb"; fi
+    if has rocksdb/c.h; then tags="$tags,rocksdb"; fi
+fi
+(cd "$root/benchmarks" && go build -tags "${tags#,}" -o "$build/freyja-bench" ./cmd/freyja-bench)
 "$build/freyja-bench" "$@"

@@ -13,6 +13,9 @@ const minBlockCache = 256 << 20
 // blockCache returns how many bytes an engine's cache of uncompressed blocks gets: enough for all pairs with a quarter
 // on top, and never more than a third of the memory, which is what RocksDB's tuning guide gives to it.
 func blockCache(c engine.Config) int64 {
+	if c.Memory > 0 {
+		return c.Memory / 3
+	}
 	pair := int64(workload.KeySize + c.ValueSize + 16)
 	size := max(minBlockCache, int64(c.Keys)*pair*5/4)
 	if memory := memoryBytes(); memory > 0 {

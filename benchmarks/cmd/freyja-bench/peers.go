@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,26 +13,24 @@ import (
 
 	"github.com/freyjadb/freyja/benchmarks/adapters"
 	"github.com/freyjadb/freyja/benchmarks/driver"
-	"github.com/freyjadb/freyja/benchmarks/engine"
 	"github.com/freyjadb/freyja/benchmarks/peers"
 	"github.com/freyjadb/freyja/benchmarks/report"
 	"github.com/freyjadb/freyja/benchmarks/workload"
 )
 
 // comparableEngines are those that peers can compare, in this process and in its children.
-var comparableEngines = adapters.All
+var comparableEngines = adapters.Peers
 
-// selectPeers returns those that names lists.
-func selectPeers(names string) ([]*engine.Engine, error) { return adapters.Select(names) }
-
-// showPeers prints what peers measured and writes its plots and pages to the folder out. It returns what it wrote.
+// showPeers prints what peers measured and writes its plots and its page to the folder out. It returns what it wrote.
 func showPeers(r *report.Report, stdout io.Writer, out string) (files []string, err error) {
-	text, err := json.MarshalIndent(r.Peers, "", "  ")
-	if err != nil {
+	if err := r.WritePeersTable(stdout); err != nil {
 		return nil, err
 	}
-	_, err = fmt.Fprintf(stdout, "%s\n", text)
-	return nil, err
+	if files, err = r.WritePeerPlots(out); err != nil {
+		return nil, err
+	}
+	page := filepath.Join(out, "report.html")
+	return append(files, page), r.WriteHTML(page)
 }
 
 // peersFlags are the settings of a run of peers as the command line gives them.
@@ -126,7 +123,7 @@ func (f *peersFlags) check(given func(flag string) bool) (peers.Config, error) {
 		c.Only = f.only
 	}
 	var err error
-	if c.Engines, err = selectPeers(f.engines); err != nil {
+	if c.Engines, err = adapters.SelectPeers(f.engines); err != nil {
 		return c, fmt.Errorf("--engines: %w", err)
 	}
 	if err := checkData(c.Keys, c.ValueSize); err != nil {
