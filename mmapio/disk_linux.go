@@ -11,6 +11,9 @@ import (
 // populateDirties: MADV_POPULATE_WRITE does to pages what a store does.
 const populateDirties = true
 
+// endsStores: a page that nobody may store to any more is written without a look at page tables.
+const endsStores = true
+
 // poisonFlags: poison takes no memory, so it is to be charged for none.
 const poisonFlags = unix.MAP_NORESERVE
 

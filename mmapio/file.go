@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 )
 
 // File is the writer's side of an append file: space reserved in full, mapped writable for the one
@@ -23,8 +24,9 @@ type File struct {
 	size    int64    // bytes reserved and mapped
 	mapping *Mapping // the readers' side
 
-	writable *region  // the writer's side; nil once sealed or closed, written by those alone
-	handle   *os.File // windows: what flushing needs, open as long as writable; nil elsewhere
+	ended    atomic.Int64 // in front of it, and behind the first page, the writable mapping is inaccessible (EndStores)
+	writable *region      // the writer's side; nil once sealed or closed, written by those alone
+	handle   *os.File     // windows: what flushing needs, open as long as writable; nil elsewhere
 }
 
 // Create makes the file at path, which must not exist, with size bytes whose blocks are reserved:
@@ -199,11 +201,14 @@ func (f *File) Mapping() *Mapping { return f.mapping }
 // the kernel cannot, it does nothing. It returns the system's error, os.ErrInvalid for a range outside
 // the file, and os.ErrClosed after Close.
 func (f *File) Populate(from, to int64) error {
-	part, err := f.pages(from, to)
+	part, err := f.pages(max(from, min(f.ended.Load(), to)), to)
 	if err != nil {
 		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.path, from, err)
 	}
-	if n, err := diskPopulate(f, part, roundDown(from)); err != nil {
+	if len(part) == 0 {
+		return nil
+	}
+	if n, err := diskPopulate(f, part, roundDown(from)); err != nil && roundDown(from)+n >= f.ended.Load() {
 		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.path, roundDown(from)+n, err)
 	}
 	return nil
@@ -246,7 +251,7 @@ func storeByte(b *byte, v byte) { *b = v }
 func (f *File) Sync(from, to int64) error {
 	part, err := f.pages(from, to)
 	if err == nil && len(part) > 0 {
-		if err = diskSyncRange(f, part, roundDown(from)); err == nil {
+		if err = diskSyncRange(f, f.toSync(part, roundDown(from)), roundDown(from)); err == nil {
 			err = f.checkLength()
 		}
 	}
@@ -254,6 +259,36 @@ func (f *File) Sync(from, to int64) error {
 		return fmt.Errorf("mmapio: sync %q at offset %d: %w", f.path, from, cause(err))
 	}
 	return nil
+}
+
+// EndStores says that nothing is stored below to any more, but for the first page: up to there, rounded down to a page,
+// the writable mapping becomes inaccessible; what was stored stays. A Sync then costs less: before the kernel writes a
+// page it takes away the right to store to it, page by page, and every processor has to notice each time; here they
+// notice once. Whoever stores at or behind to may go on meanwhile. On systems where it does not help it does nothing.
+// After an error the mapping is as it was. One goroutine at a time may call it and Sync.
+func (f *File) EndStores(to int64) error {
+	from := max(f.ended.Load(), pageSize)
+	if to = roundDown(to); to >= roundDown(f.size) {
+		to = f.size
+	}
+	if !endsStores || f.writable == nil || to <= from {
+		return nil
+	}
+	f.ended.Store(to) // first, for Populate
+	if err := sysPoison(f.writable.data[from:to]); err != nil {
+		f.ended.Store(from)
+		return fmt.Errorf("mmapio: end stores %q: %w", f.path, cause(err))
+	}
+	return nil
+}
+
+// toSync are the pages from an offset on whose sync is that of pages of the writable mapping. The readers' are of the
+// same open file, so a sync of them is told of the same failures, and they are all there.
+func (f *File) toSync(pages []byte, from int64) []byte {
+	if !endsStores {
+		return pages
+	}
+	return f.mapping.data[from : from+int64(len(pages))]
 }
 
 // checkLength returns ErrTruncated if the file is shorter than it was made. The system syncs a mapping

@@ -176,6 +176,9 @@ func (seg *segment) syncData(end int64) error {
 	if seg.file == nil {
 		return fmt.Errorf("sync segment %q: %w", seg.path, ErrClosed)
 	}
+	if err := seg.file.EndStores(end); err != nil { // the sync costs more then
+		seg.cfg.Logger.Warn("the mapping of synced records was not given up", "segment", seg.path, "error", err)
+	}
 	if err := seg.file.Sync(seg.syncedEnd, end); err != nil {
 		return err
 	}
