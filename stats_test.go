@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -201,6 +203,11 @@ func requireDiskBytes(t *testing.T, db *DB) {
 		u = db.Usage()
 		disk, segments, err = shardFiles(db.dir)
 		require.NoError(t, err)
+		for _, name := range journalsIn(t, db.dir) {
+			info, err := os.Stat(filepath.Join(db.dir, name))
+			require.NoError(t, err)
+			disk += info.Size()
+		}
 		return u.DiskBytes == disk && u.Segments == segments
 	}), "%d files with %d bytes, and Usage says %+v", segments, disk, u)
 }

@@ -268,9 +268,7 @@ func (f *File) Sync(from, to int64) error {
 // After an error the mapping is as it was. One goroutine at a time may call it and Sync.
 func (f *File) EndStores(to int64) error {
 	from := max(f.ended.Load(), pageSize)
-	if to = roundDown(to); to >= roundDown(f.size) {
-		to = f.size
-	}
+	to = roundDown(to)
 	if !endsStores || f.writable == nil || to <= from {
 		return nil
 	}

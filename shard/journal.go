@@ -38,7 +38,7 @@ import (
 //
 // There are two files. When one is full, the other is taken, and all shards are synced in the background up to
 // where the full one goes (the checkpoint): from then on nothing needs it. If the other fills up before
-// that is done, commits wait. What is larger than a quarter of the largest file goes without the journal: then
+// that is done, commits wait. What is larger than a quarter of a file goes without the journal: then
 // the shards sync what they have, which costs less than to write it twice.
 //
 // A frame may be replayed any number of times: a segment that is sealed, or gone, or has its id from
@@ -64,6 +64,7 @@ type Journal struct {
 	number     uint64        // of the next one
 	end        int64         // offset of the next one
 	lastTook   time.Duration // by the last commit
+	size       int64         // that a file is to have, decided when one is full; 0 before the first commit
 	off        bool          // no file can be made, or the journal is closed: the shards sync by themselves
 	reached    []reach
 	shardOf    []int // of each of reached
@@ -78,7 +79,7 @@ type JournalConfig struct {
 	Shards  []*Shard // by number
 	Health  *Health
 	Logger  *slog.Logger
-	// FirstSize and MaxSize are bytes of a file: it starts with the first and grows to the second.
+	// FirstSize and MaxSize are the least and the most bytes of a file. Between them it grows with the store.
 	FirstSize, MaxSize int64
 }
 
@@ -88,6 +89,9 @@ const (
 	DefaultJournalFirst = 1 << 20
 	DefaultJournalMax   = 64 << 20
 )
+
+// journalFraction is the part of the live bytes that a journal file may have, between its two limits.
+const journalFraction = 8
 
 // gatherFraction is the part of a commit's time that the next may wait for more writers.
 const gatherFraction = 8
@@ -202,7 +206,10 @@ func (j *Journal) commit() error {
 
 // write puts the cut on disk, in a frame of size bytes or by syncs of the shards.
 func (j *Journal) write(targets []uint64, size int64) error {
-	if j.off || size > j.cfg.MaxSize/4 {
+	if j.size == 0 {
+		j.setSize()
+	}
+	if j.off || size > j.size/4 {
 		return j.direct(targets)
 	}
 	err := j.makeRoom(size)
@@ -304,15 +311,11 @@ var errNoJournal = errors.New("no journal")
 
 // makeRoom has size bytes free in the current file, or takes the other one. Holds commitMu.
 func (j *Journal) makeRoom(size int64) error {
-	want := j.cfg.FirstSize
-	if j.current >= 0 {
-		f := j.files[j.current].file
-		if j.end+size <= f.Size() {
-			return nil
-		}
-		want = 4 * f.Size()
+	if j.current >= 0 && j.end+size <= j.files[j.current].file.Size() {
+		return nil
 	}
-	want = max(min(want, j.cfg.MaxSize), journalHead+size)
+	j.setSize()
+	want := max(j.size, journalHead+size)
 	next := (j.current + 1) % journalFiles
 	nf := &j.files[next]
 	if nf.checkpoint != nil {
@@ -342,6 +345,18 @@ func (j *Journal) makeRoom(size int64) error {
 	}
 	j.current, j.generation, j.number, j.end = next, generation, 0, journalHead
 	return nil
+}
+
+// setSize decides how large a file is to be: small against the store, so that both of them hardly add to its space, and
+// large enough that checkpoints are rare. Holds commitMu.
+func (j *Journal) setSize() {
+	live := int64(0)
+	for _, s := range j.cfg.Shards {
+		s.mu.Lock()
+		live += s.live
+		s.mu.Unlock()
+	}
+	j.size = min(max(live/journalFraction, j.cfg.FirstSize), j.cfg.MaxSize)
 }
 
 // grow gives a file that nothing needs at least size bytes. Holds commitMu.
