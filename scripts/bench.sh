@@ -29,7 +29,7 @@ tags=""
 if [ "${1:-}" = peers ] && [ "$(go env CGO_ENABLED)" = 1 ]; then
     has() { echo "#include <$1>" | "$(go env CC)" -E - >/dev/null 2>&1; }
     if has lmdb.h; then tags="lmdb"; fi
-    if has rocksdb/c.h; then tags="$tags,rocksdb"; fi
+    if has rocksdb/c.h; then tags="${tags:+$tags,}rocksdb"; fi
 fi
-(cd "$root/benchmarks" && go build -tags "${tags#,}" -o "$build/freyja-bench" ./cmd/freyja-bench)
+(cd "$root/benchmarks" && go build -tags "$tags" -o "$build/freyja-bench" ./cmd/freyja-bench)
 "$build/freyja-bench" "$@"

@@ -65,7 +65,8 @@ type Journal struct {
 	end        int64         // offset of the next one
 	lastTook   time.Duration // by the last commit
 	size       int64         // that a file is to have, decided when one is full; 0 before the first commit
-	off        bool          // no file can be made, or the journal is closed: the shards sync by themselves
+	refused    time.Time     // when a frame could last not be written; zero: never
+	closed     bool          // the shards sync by themselves
 	reached    []reach
 	shardOf    []int // of each of reached
 	pieces     []piece
@@ -87,7 +88,7 @@ type JournalConfig struct {
 // which costs a few flushes a shard, comes once in some ten thousand commits of one small record.
 const (
 	DefaultJournalFirst = 1 << 20
-	DefaultJournalMax   = 64 << 20
+	DefaultJournalMax   = 16 << 20
 )
 
 // journalFraction is the part of the live bytes that a journal file may have, between its two limits.
@@ -209,38 +210,45 @@ func (j *Journal) write(targets []uint64, size int64) error {
 	if j.size == 0 {
 		j.setSize()
 	}
-	if j.off || size > j.size/4 {
+	if j.closed || size > j.size/4 || time.Since(j.refused) < journalRetry && !j.refused.IsZero() {
 		return j.direct(targets)
 	}
+	j.buffer = slices.Grow(j.buffer[:0], int(size))[:size]
 	err := j.makeRoom(size)
+	if err == nil {
+		err = j.writeFrame()
+	}
 	if errors.Is(err, errNoJournal) {
-		j.off = true
-		j.cfg.Logger.Warn("no journal could be made: each shard syncs by itself until the store is opened again", "error", err)
+		j.refused = time.Now()
+		j.cfg.Logger.Warn("the journal cannot be written: each shard syncs by itself for a while", "for", journalRetry, "error", err)
 		return j.direct(targets)
 	}
 	if err != nil {
 		return err
 	}
-	f := j.files[j.current].file
-	j.buffer = slices.Grow(j.buffer[:0], int(size))[:size]
-	err = guarded(func() error {
-		encodeFrame(j.buffer, j.generation, j.number, j.pieces)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read records for the journal: %w", faultError(err))
-	}
-	if err = f.WriteAt(j.buffer, j.end); err == nil {
-		crashpoint.At("journal.written")
-		err = f.Sync()
-	}
-	if err != nil {
+	if err := j.files[j.current].file.Sync(); err != nil {
 		return j.failed(err)
 	}
 	crashpoint.At("journal.synced")
 	j.syncs.Add(1)
 	j.end += size
 	j.number++
+	return nil
+}
+
+// writeFrame writes the cut behind the last frame. If that fails the next frame takes the same place.
+func (j *Journal) writeFrame() error {
+	err := guarded(func() error {
+		encodeFrame(j.buffer, j.generation, j.number, j.pieces)
+		return nil
+	})
+	if err != nil { // a segment has lost what was written to it
+		return j.failed(err)
+	}
+	if err := j.files[j.current].file.WriteAt(j.buffer, j.end); err != nil {
+		return fmt.Errorf("%w: %w", errNoJournal, err)
+	}
+	crashpoint.At("journal.written")
 	return nil
 }
 
@@ -293,7 +301,7 @@ func (j *Journal) forget() {
 	j.reached, j.shardOf, j.pieces = j.reached[:0], j.shardOf[:0], j.pieces[:0]
 }
 
-// direct has the shards sync by themselves.
+// direct has the shards sync by themselves what is in no segment on disk and not in the journal either.
 func (j *Journal) direct(targets []uint64) error {
 	errs := make([]error, len(targets))
 	var wg sync.WaitGroup
@@ -306,8 +314,11 @@ func (j *Journal) direct(targets []uint64) error {
 	return errors.Join(errs...)
 }
 
-// errNoJournal: there is no file to write to, and nothing is lost yet.
+// errNoJournal: a frame could not be written, for want of space most likely. Nothing was promised and nothing is lost.
 var errNoJournal = errors.New("no journal")
+
+// journalRetry is how long the shards sync by themselves after that.
+const journalRetry = 10 * time.Second
 
 // makeRoom has size bytes free in the current file, or takes the other one. Holds commitMu.
 func (j *Journal) makeRoom(size int64) error {
@@ -321,22 +332,22 @@ func (j *Journal) makeRoom(size int64) error {
 	if nf.checkpoint != nil {
 		<-nf.checkpoint
 		if nf.err != nil { // no descriptor was left, for one
-			if nf.err = j.direct(nf.targets); nf.err != nil {
-				return nf.err
-			}
+			nf.err = j.syncAll(nf.targets)
+		}
+		if nf.err != nil {
+			return nf.err
 		}
 		nf.checkpoint = nil
 	}
-	if err := j.grow(nf, next, want); err != nil {
+	if err := j.grow(nf, next, want, journalHead+size); err != nil {
 		return fmt.Errorf("%w: %w", errNoJournal, err)
 	}
 	generation := j.generation + 1
 	at, head := encodeJournalHead(j.cfg.StoreID, generation)
-	err := nf.file.WriteAt(head, at)
-	if err == nil {
-		err = nf.file.Sync()
+	if err := nf.file.WriteAt(head, at); err != nil {
+		return fmt.Errorf("%w: %w", errNoJournal, err)
 	}
-	if err != nil {
+	if err := nf.file.Sync(); err != nil {
 		return j.failed(err)
 	}
 	crashpoint.At("journal.turned")
@@ -359,8 +370,8 @@ func (j *Journal) setSize() {
 	j.size = min(max(live/journalFraction, j.cfg.FirstSize), j.cfg.MaxSize)
 }
 
-// grow gives a file that nothing needs at least size bytes. Holds commitMu.
-func (j *Journal) grow(nf *journalFile, n int, size int64) error {
+// grow gives a file that nothing needs size bytes, or leaves it as it is if it has at least least. Holds commitMu.
+func (j *Journal) grow(nf *journalFile, n int, size, least int64) error {
 	if nf.file != nil {
 		if nf.file.Size() >= size {
 			return nil
@@ -368,6 +379,10 @@ func (j *Journal) grow(nf *journalFile, n int, size int64) error {
 		before := nf.file.Size()
 		err := nf.file.Grow(size)
 		j.bytes.Add(nf.file.Size() - before)
+		if err != nil && before >= least {
+			j.cfg.Logger.Warn("a journal file stays small", "error", err)
+			err = nil
+		}
 		return err
 	}
 	f, err := mmapio.CreatePreallocated(journalPath(j.cfg.Dir, n), size)
@@ -392,29 +407,34 @@ func (j *Journal) startCheckpoint(f *journalFile) {
 	f.checkpoint, f.targets, f.err = done, targets, nil
 	go func() {
 		defer close(done)
-		errs := make([]error, len(targets))
-		var wg sync.WaitGroup
-		tokens := make(chan struct{}, checkpointAtOnce)
-		for i, s := range j.cfg.Shards {
-			if s.synced.Load() >= targets[i] {
-				continue
-			}
-			tokens <- struct{}{}
-			wg.Go(func() {
-				errs[i] = s.WaitSynced(targets[i])
-				<-tokens
-			})
-		}
-		wg.Wait()
-		f.err = errors.Join(errs...)
+		f.err = j.syncAll(targets)
 	}()
+}
+
+// syncAll has all shards sync their segments up to sequence numbers, some at a time.
+func (j *Journal) syncAll(targets []uint64) error {
+	errs := make([]error, len(targets))
+	var wg sync.WaitGroup
+	tokens := make(chan struct{}, checkpointAtOnce)
+	for i, s := range j.cfg.Shards {
+		if s.synced.Load() >= targets[i] {
+			continue
+		}
+		tokens <- struct{}{}
+		wg.Go(func() {
+			errs[i] = s.WaitSynced(targets[i])
+			<-tokens
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // Close ends the journal, after the shards were closed. If they all were, and are on disk, it removes its files.
 func (j *Journal) Close(closed bool) error {
 	j.commitMu.Lock()
 	defer j.commitMu.Unlock()
-	j.off = true
+	j.closed = true
 	var errs []error
 	made := false
 	for i := range j.files {

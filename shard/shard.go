@@ -44,11 +44,20 @@
 // # Syncing (sync.go)
 //
 // Syncs hold Shard.syncMu, never while waiting for I/O Shard.mu: writers go on while a sync is under
-// way. Lock order: compactMu before syncMu before dataMu before mu; the mu of several shards by
+// way. Lock order: Journal.commitMu before compactMu before syncMu before dataMu before mu; the mu of several shards by
 // rising number, and dataMu of another shard while syncMu is held. Those of numbers, pages and Pace come
 // last: nothing is taken under them. A sync that fails makes the whole store read-only: what the kernel
 // did with the pages it could not write is unknown, and trying again could report success for data that
 // is gone.
+//
+// # The journal (journal.go, journalfile.go, replay.go)
+//
+// Where writes wait for the disk they wait for one journal of all shards, and the segments are synced later. Its
+// commits hold Journal.commitMu, which comes before all mutexes of the shards.
+//
+// # Records on disk (cold.go)
+//
+// While the process waits for pages, readers get records by system calls instead of through the mappings.
 //
 // # Batches (batch.go), snapshots (snapshot.go), scans (scan.go)
 //
