@@ -1,7 +1,10 @@
 package freyja
 
 import (
+	"bytes"
 	"fmt"
+	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/freyjadb/freyja/shard"
@@ -10,8 +13,9 @@ import (
 // Batch is a list of writes that Apply makes together. A Batch may be used again after Reset, and
 // applied more than once. It is not safe for concurrent use. The zero value is an empty batch.
 type Batch struct {
-	ops  []batchOp
-	data []byte // keys and values, one behind the other
+	ops   []batchOp
+	data  []byte  // keys and values, one behind the other
+	table []int32 // for supersede, kept to be used again
 }
 
 // batchOp is one write of a batch: its key and value lie in data.
@@ -19,6 +23,11 @@ type batchOp struct {
 	delete            bool
 	start, key, value int // offset in data, and the two lengths
 	ttl               time.Duration
+
+	// Set by Apply.
+	hash       uint64
+	superseded bool // a later write has the same key
+	collides   bool // a write of another key has the same hash
 }
 
 // NewBatch returns an empty batch.
@@ -102,34 +111,83 @@ func (db *DB) waitForBatch(parts []*shard.Part) error {
 
 // parts sorts the writes of b by shard, the last of each key only. The slices are b's.
 func (db *DB) parts(b *Batch) ([]shard.Part, error) {
-	last := make(map[string]int, len(b.ops))
-	for i := range b.ops {
-		last[string(b.key(i))] = i
+	if err := db.checkBatch(b); err != nil {
+		return nil, err
 	}
-	byShard := make([][]shard.Op, len(db.shards))
+	b.supersede()
+	counts := make([]int, len(db.shards)+1) // after the sums: where the writes of a shard begin
+	live := 0
 	for i := range b.ops {
-		op, key, value := &b.ops[i], b.key(i), b.value(i)
-		if err := db.checkRecord(key, value); err != nil {
-			return nil, fmt.Errorf("write %d of %d: %w", i, len(b.ops), err)
+		if op := &b.ops[i]; !op.superseded {
+			counts[op.hash&db.shardMask+1]++
+			live++
 		}
-		if op.ttl < 0 {
-			return nil, fmt.Errorf("freyja: apply: write %d of %d: ttl is not more than zero: %w", i, len(b.ops), ErrInvalidOptions)
-		}
-		if last[string(key)] != i {
+	}
+	for n := range db.shards {
+		counts[n+1] += counts[n]
+	}
+	sorted := make([]shard.Op, live)
+	ends := slices.Clone(counts)
+	for i := range b.ops {
+		op := &b.ops[i]
+		if op.superseded {
 			continue
 		}
-		w := shard.Op{Key: key, Value: value, Hash: db.hash(key), Delete: op.delete}
+		w := shard.Op{Key: b.key(i), Value: b.value(i), Hash: op.hash, Delete: op.delete, Collides: op.collides}
 		if op.ttl > 0 {
 			w.Expiry = shard.ExpiryAfter(op.ttl)
 		}
-		n := w.Hash & db.shardMask
-		byShard[n] = append(byShard[n], w)
+		n := op.hash & db.shardMask
+		sorted[ends[n]] = w
+		ends[n]++
 	}
 	var parts []shard.Part
-	for n, ops := range byShard {
-		if len(ops) > 0 {
-			parts = append(parts, shard.Part{Shard: db.shards[n], Ops: ops})
+	for n, s := range db.shards {
+		if from, to := counts[n], counts[n+1]; from < to {
+			parts = append(parts, shard.Part{Shard: s, Ops: sorted[from:to:to]})
 		}
 	}
 	return parts, nil
+}
+
+// checkBatch refuses what no record can hold, and hashes the keys.
+func (db *DB) checkBatch(b *Batch) error {
+	for i := range b.ops {
+		op, key := &b.ops[i], b.key(i)
+		if err := db.checkRecord(key, b.value(i)); err != nil {
+			return fmt.Errorf("write %d of %d: %w", i, len(b.ops), err)
+		}
+		if op.ttl < 0 {
+			return fmt.Errorf("freyja: apply: write %d of %d: ttl is not more than zero: %w", i, len(b.ops), ErrInvalidOptions)
+		}
+		op.hash = db.hash(key)
+	}
+	return nil
+}
+
+// supersede marks the writes whose key a later one has too, and those whose hash another key has. It puts them
+// into a hash table with linear probing, at most half full, by their hashes.
+func (b *Batch) supersede() {
+	size := 1 << bits.Len(uint(2*len(b.ops)))
+	b.table = slices.Grow(b.table[:0], size)[:size]
+	clear(b.table)
+	for i := len(b.ops) - 1; i >= 0; i-- { // the last of a key is met first
+		op := &b.ops[i]
+		op.superseded, op.collides = false, false
+		for at := int(op.hash>>32) & (size - 1); ; at = (at + 1) & (size - 1) {
+			other := int(b.table[at]) - 1
+			if other < 0 {
+				b.table[at] = int32(i + 1)
+				break
+			}
+			if b.ops[other].hash != op.hash {
+				continue
+			}
+			if bytes.Equal(b.key(other), b.key(i)) {
+				op.superseded = true
+				break
+			}
+			op.collides, b.ops[other].collides = true, true
+		}
+	}
 }

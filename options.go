@@ -19,7 +19,7 @@ const (
 	// last interval and of the sync then under way. The default.
 	Periodic Durability = iota
 	// Always: a write returns after its record is on disk. Concurrent writers share syncs, whatever shards they
-	// write to. It is written twice: to a journal at once, which takes 2 to 32 MiB on disk, a quarter of the live data in between, and to its shard's file
+	// write to. It is written twice: to a journal at once, which takes 16 to 64 MiB on disk (less where there is little space), and to its shard's file
 	// later.
 	Always
 	// Never leaves it to the kernel, which writes dirty pages back within about half a minute on

@@ -114,3 +114,12 @@ func sysUnlock(file *os.File) error {
 }
 
 func isReadOnlyFS(err error) bool { return errors.Is(err, syscall.EROFS) }
+
+// sysFreeSpace is what an unprivileged process may still write.
+func sysFreeSpace(dir string) (int64, bool) {
+	var stat unix.Statfs_t
+	if err := retry(func() error { return unix.Statfs(dir, &stat) }); err != nil {
+		return 0, false
+	}
+	return int64(stat.Bavail) * int64(stat.Bsize), true
+}

@@ -227,10 +227,13 @@ func OpenForRandomReading(path string) (*os.File, error) {
 	return file, nil
 }
 
+// FreeSpace is how many bytes can still be written to the file system of a folder; ok is false where that is not known.
+func FreeSpace(dir string) (n int64, ok bool) { return sysFreeSpace(dir) }
+
 // Patch is bytes for a place in a file.
 type Patch struct {
-	Offset int64
-	Bytes  []byte
+	Offset int64  // in the file
+	Bytes  []byte // that go there
 }
 
 // Overwrite writes patches into the file at path, which must be there, and syncs it. It costs a system call a patch, and a

@@ -34,6 +34,7 @@ type Op struct {
 	Hash       uint64 // of Key
 	Expiry     int64  // Unix nanoseconds, 0 for none
 	Delete     bool   // or a put
+	Collides   bool   // another key of the batch has the same hash
 
 	old found // what is there, once the batch is planned
 }
@@ -210,9 +211,11 @@ func (p *Part) plan() error {
 	if err := s.reserveSlots(len(p.Ops)); err != nil {
 		return err
 	}
-	fresh := map[uint64]bool{} // hashes of the keys that the part brings, which lookup does not see yet
 	kept := p.Ops[:0]
 	for i := range p.Ops {
+		if i%batchSize == 0 { // so that their cache misses overlap
+			s.touchSlots(p.Ops[i:min(i+batchSize, len(p.Ops))])
+		}
 		op := &p.Ops[i]
 		old, err := s.lookup(op.Key, op.Hash)
 		if err != nil {
@@ -222,14 +225,21 @@ func (p *Part) plan() error {
 			continue
 		}
 		if !old.ok {
-			old.collides = old.collides || fresh[op.Hash]
-			fresh[op.Hash] = true
+			old.collides = old.collides || op.Collides // which lookup does not see yet
 		}
 		op.old = old
 		kept = append(kept, *op)
 	}
 	p.Ops = kept
 	return nil
+}
+
+// touchSlots loads the home slots of writes. Holds mu.
+func (s *Shard) touchSlots(ops []Op) {
+	t := s.view.Load().table
+	for i := range ops {
+		t.Touch(ops[i].Hash)
+	}
 }
 
 // makeRoomForBatch has room in the active segments of all parts. Holds their mutexes.

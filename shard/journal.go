@@ -84,15 +84,21 @@ type JournalConfig struct {
 	FirstSize, MaxSize int64
 }
 
-// The sizes of a journal file in bytes: small for a store that is hardly written to, and so large that a checkpoint,
-// which costs a few flushes a shard, comes once in some ten thousand commits of one small record.
+// The sizes of a journal file in bytes: so large that a checkpoint, which costs a few flushes a shard, comes once in some
+// ten thousand small records.
 const (
-	DefaultJournalFirst = 1 << 20
-	DefaultJournalMax   = 16 << 20
+	DefaultJournalFirst = 8 << 20
+	DefaultJournalMax   = 32 << 20
 )
 
 // journalFraction is the part of the live bytes that a journal file may have, between its two limits.
 const journalFraction = 8
+
+// On a disk with little space a journal file takes a small part of it, but never less than leastJournal bytes.
+const (
+	journalFreeFraction = 32
+	leastJournal        = 16 << 10
+)
 
 // gatherFraction is the part of a commit's time that the next may wait for more writers.
 const gatherFraction = 8
@@ -358,8 +364,8 @@ func (j *Journal) makeRoom(size int64) error {
 	return nil
 }
 
-// setSize decides how large a file is to be: small against the store, so that both of them hardly add to its space, and
-// large enough that checkpoints are rare. Holds commitMu.
+// setSize decides how large a file is to be: small against a large store and against the space on the disk, and large
+// enough that checkpoints are rare. Holds commitMu.
 func (j *Journal) setSize() {
 	live := int64(0)
 	for _, s := range j.cfg.Shards {
@@ -368,6 +374,9 @@ func (j *Journal) setSize() {
 		s.mu.Unlock()
 	}
 	j.size = min(max(live/journalFraction, j.cfg.FirstSize), j.cfg.MaxSize)
+	if free, ok := mmapio.FreeSpace(j.cfg.Dir); ok {
+		j.size = min(j.size, max(free/journalFreeFraction, leastJournal))
+	}
 }
 
 // grow gives a file that nothing needs size bytes, or leaves it as it is if it has at least least. Holds commitMu.
