@@ -75,11 +75,11 @@ type Journal struct {
 
 // JournalConfig is what a journal must know of its store. All fields are required.
 type JournalConfig struct {
-	Dir     string // the store's folder
-	StoreID [16]byte
-	Shards  []*Shard // by number
-	Health  *Health
-	Logger  *slog.Logger
+	Dir     string       // the store's folder
+	StoreID [16]byte     // from the manifest
+	Shards  []*Shard     // by number
+	Health  *Health      // of the store
+	Logger  *slog.Logger // receives what goes wrong and is made up for
 	// FirstSize and MaxSize are the least and the most bytes of a file. Between them it grows with the store.
 	FirstSize, MaxSize int64
 }

@@ -38,9 +38,9 @@ func (m JournalMarks) Of(shard int) map[uint64]JournalMark {
 // Replay is the journal of a store that is being opened. It puts what the journal has into the segments, so it comes
 // before any of them is read; the files stay until RemoveJournal.
 type Replay struct {
-	Dir     string
-	StoreID [16]byte
-	Shards  int
+	Dir     string                          // the store's folder
+	StoreID [16]byte                        // from the manifest
+	Shards  int                             // how many there are
 	Lists   func(shard int, id uint64) bool // whether the manifest lists a segment
 	// ReadOnly: nothing may be written. If a segment then lacks what the journal has, Run returns ErrReadOnly.
 	ReadOnly bool
