@@ -199,20 +199,25 @@ type loading struct {
 	batch   int // pairs of a PutBatch; 0: by Put
 }
 
-// loadings are the ways to fill a member's store; the first is that of the store that stays.
-func (m *member) loadings() []loading {
-	byPut, byBatch := loading{}, loading{"batch", m.engine.BatchSize}
-	switch own := m.engine.Name == report.Store; {
-	case !m.opened.BatchWriter:
-		return []loading{byPut}
-	case own && byBatch.batch == 0:
-		return []loading{byPut, {"batch", otherBatch}}
-	case own:
-		return []loading{byPut, byBatch}
-	case byBatch.batch > 0:
-		return []loading{byBatch}
+// note says how, beside the point.
+func (l loading) note() string {
+	if l.batch == 0 {
+		return "by Put"
 	}
-	return []loading{byPut}
+	return fmt.Sprintf("by batches of %d pairs", l.batch)
+}
+
+// loadings are the ways to fill a member's store. The first is the one its documentation recommends, and that of the
+// store that stays; of freyja, the other way is there too.
+func (m *member) loadings() []loading {
+	usual := loading{}
+	if m.opened.BatchWriter {
+		usual.batch = m.engine.BatchSize
+	}
+	if m.engine.Name != report.Store || !m.opened.BatchWriter || usual.batch > 0 {
+		return []loading{usual}
+	}
+	return []loading{usual, {"by batches", otherBatch}}
 }
 
 // fill fills the stores, in rounds that each make new ones, and returns the points of doing so.
@@ -222,7 +227,7 @@ func (f *fleet) fill(ctx context.Context, what string, rounds int, progress func
 	point := func(m *member, l loading) *report.Point {
 		key := m.engine.Name + " " + l.variant
 		if points[key] == nil {
-			points[key] = &report.Point{Engine: m.engine.Name, Variant: l.variant}
+			points[key] = &report.Point{Engine: m.engine.Name, Variant: l.variant, Note: l.note()}
 			order = append(order, key)
 		}
 		return points[key]
@@ -291,7 +296,7 @@ func (f *fleet) load(ctx context.Context, m *member, l loading, p *report.Point,
 	p.Rates = append(p.Rates, r.rate())
 	p.CPUNanoseconds = append(p.CPUNanoseconds, r.cpuNanoseconds())
 	if !r.Full {
-		p.Note = fmt.Sprintf("the rate is that of the first %d keys, which took %s", r.Ops, r.Elapsed.Round(time.Second))
+		p.Note += fmt.Sprintf("; the rate is that of the first %d keys, which took %s", r.Ops, r.Elapsed.Round(time.Second))
 	}
 	if !stays {
 		return nil

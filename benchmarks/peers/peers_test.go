@@ -190,7 +190,7 @@ func TestWholeRun(t *testing.T) {
 			}
 		}
 		switch name {
-		case "scan", "open-clean", "open-killed", "durable-put", "durable-batch-100", "batch-100", "batch-1000":
+		case "open-clean", "open-killed", "durable-put", "durable-batch-100", "batch-100", "batch-1000":
 			require.Equal(t, []string{withFiles.Name}, engines(w.Points), name)
 		case "read-uniform", "read-zipfian", "value-size-read", "keys-read":
 			require.Equal(t, []string{withFiles.Name, adapters.SyncMap.Name, adapters.Floor.Name}, engines(w.Points), name)
@@ -203,7 +203,8 @@ func TestWholeRun(t *testing.T) {
 	load := out.Workloads[0]
 	require.Len(t, load.Points, 3, "by Put and by batches, and the map")
 	require.Len(t, load.Points[0].Rates, 2)
-	require.Equal(t, "batch", load.Points[1].Variant)
+	require.Equal(t, "by batches", load.Points[1].Variant)
+	require.Equal(t, "by batches of 1000 pairs", load.Points[1].Note)
 	space := load.Points[0].Space
 	require.Equal(t, int64(testKeys*56), space.LiveBytes)
 	require.Greater(t, space.DiskBytes, space.LiveBytes)

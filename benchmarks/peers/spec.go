@@ -44,7 +44,7 @@ func text(s string) func(*run) string { return func(*run) string { return s } }
 var specs = []*spec{
 	{"load", "Writes", "Filling an empty store", "", keysSecond, func(r *run) string {
 		return fmt.Sprintf("%d keys of %d bytes with values of %d are put in random order by one goroutine, without waiting for the disk; "+
-			"\"batch\": by batches of the size that suits the engine. At most %d rounds, each with a new store. Space is what the store of the last round takes "+
+			"each engine in the way that its documentation recommends, freyja by Put and most others by large batches; each point says how. At most %d rounds, each with a new store. Space is what the store of the last round takes "+
 			"when it has come to rest and garbage is collected, without what the process had before it opened the store.",
 			r.Keys, workload.KeySize, r.ValueSize, loadRounds)
 	}, onMain},
