@@ -59,7 +59,8 @@ in_modules go mod tidy -diff
 step "build and vet for ${platforms[*]}"
 for platform in "${platforms[@]}"; do
 	export GOOS=${platform%/*} GOARCH=${platform#*/} CGO_ENABLED=0
-	go build ./... && go vet ./...
+	go build ./...
+	go vet ./...
 	case $platform in # the engines that benchmarks compare with take minutes to build for each
 	linux/amd64 | darwin/arm64 | windows/amd64) (cd benchmarks && go build ./... && go vet ./...) ;;
 	esac
