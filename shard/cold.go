@@ -71,7 +71,7 @@ func (seg *segment) readCold(offset int64) (r record, ok bool) {
 		return r, false
 	}
 	b := make([]byte, min(max(seg.cfg.coldStretch.Load(), recordAlign*2), seg.size-offset))
-	if !readFull(file, b, offset) {
+	if len(b) < recordAlign*2 || !readFull(file, b, offset) { // no record is that short
 		return r, false
 	}
 	if size := claimedSize(b); size > int64(len(b)) {
