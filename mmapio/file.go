@@ -201,7 +201,11 @@ func (f *File) Mapping() *Mapping { return f.mapping }
 // the kernel cannot, it does nothing. It returns the system's error, os.ErrInvalid for a range outside
 // the file, and os.ErrClosed after Close.
 func (f *File) Populate(from, to int64) error {
-	part, err := f.pages(max(from, min(f.ended.Load(), to)), to)
+	part, err := f.pages(from, to)
+	if ended := f.ended.Load(); err == nil && from < ended { // nobody stores there any more
+		from = min(ended, to)
+		part, err = f.pages(from, to)
+	}
 	if err != nil {
 		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.path, from, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -337,4 +338,69 @@ func dirtyBytes(t *testing.T, f *File) (dirty int64) {
 		}
 	}
 	return dirty
+}
+
+// TestEndStores: behind what was ended nothing can be stored, what was stored stays and is synced, and the rest of the
+// mapping takes stores as before.
+func TestEndStores(t *testing.T) {
+	const pages = 8
+	f := create(t, folder(t), "a", pages*pageSize+100)
+	for i := range f.Bytes() {
+		f.Bytes()[i] = byte(i / int(pageSize))
+	}
+	require.NoError(t, f.EndStores(0))
+	require.NoError(t, f.EndStores(pageSize+1))
+	store := func(at int64) (err error) {
+		defer Catch(&err, debug.SetPanicOnFault(true))
+		f.Bytes()[at]++
+		return nil
+	}
+	require.NoError(t, store(pageSize), "the first page, and the one that to lies in, go on")
+	for _, to := range []int64{3*pageSize + 5, 2 * pageSize, 6 * pageSize} { // the second is behind already
+		require.NoError(t, f.EndStores(to))
+		require.NoError(t, f.Sync(pageSize, to))
+	}
+	require.NoError(t, store(0))
+	require.NoError(t, store(6*pageSize))
+	require.ErrorIs(t, store(6*pageSize-1), ErrIO)
+	require.ErrorIs(t, store(pageSize), ErrIO)
+	require.NoError(t, f.Populate(0, f.Size()), "what is left of it")
+	require.NoError(t, f.EndStores(f.Size()))
+	require.NoError(t, store(f.Size()-1), "the last page is not whole")
+	require.NoError(t, f.Sync(0, f.Size()))
+	b, err := os.ReadFile(f.Path())
+	require.NoError(t, err)
+	for i, got := range b {
+		want := byte(i / int(pageSize))
+		switch int64(i) {
+		case 0, pageSize, 6 * pageSize, f.Size() - 1:
+			want++
+		}
+		require.Equal(t, want, got, "offset %d", i)
+		require.Equal(t, want, f.Mapping().Bytes()[i])
+	}
+	require.NoError(t, f.Seal(f.Size()))
+}
+
+// TestPreallocated: what was written and synced is in the file, which keeps its length; nothing goes beyond it.
+func TestPreallocated(t *testing.T) {
+	path := filepath.Join(folder(t), "a")
+	p, err := CreatePreallocated(path, 3*pageSize)
+	require.NoError(t, err)
+	_, err = CreatePreallocated(path, pageSize)
+	require.ErrorIs(t, err, os.ErrExist)
+	require.NoError(t, p.WriteAt([]byte("here"), 2*pageSize))
+	require.ErrorIs(t, p.WriteAt([]byte("here"), 3*pageSize-3), os.ErrInvalid)
+	require.ErrorIs(t, p.WriteAt([]byte("here"), -1), os.ErrInvalid)
+	require.NoError(t, p.Sync())
+	require.NoError(t, p.Grow(4*pageSize))
+	require.NoError(t, p.WriteAt([]byte("there"), 4*pageSize-5))
+	require.NoError(t, p.Sync())
+	require.NoError(t, p.Close())
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	want := make([]byte, 4*pageSize)
+	copy(want[2*pageSize:], "here")
+	copy(want[4*pageSize-5:], "there")
+	require.Equal(t, want, b)
 }
