@@ -61,7 +61,7 @@ func TestChildAnswersErrors(t *testing.T) {
 		_, err := c.call(ctx, q.request, time.Minute)
 		require.ErrorContains(t, err, q.want)
 	}
-	open := request{Do: doOpen, Engine: "sync-map", Dir: t.TempDir(), Keys: 100, ValueSize: 40}
+	open := request{Do: doOpen, Engine: "floor", Dir: t.TempDir(), Keys: 100, ValueSize: 40}
 	_, err = c.call(ctx, open, time.Minute)
 	require.NoError(t, err)
 	_, err = c.call(ctx, request{Do: "dance"}, time.Minute)
@@ -70,7 +70,7 @@ func TestChildAnswersErrors(t *testing.T) {
 	require.ErrorContains(t, err, `unknown kind of measurement "dance"`)
 	_, err = c.call(ctx, request{Do: doRun, Kind: scanKind}, time.Minute)
 	require.ErrorContains(t, err, "no Scan")
-	open.Filled = true
+	open.Engine, open.Filled = "sync-map", true
 	_, err = c.call(ctx, open, time.Minute)
 	require.ErrorContains(t, err, "is missing")
 }
