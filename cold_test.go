@@ -24,7 +24,7 @@ func coldStore(t testing.TB, weak bool) (db *DB, model map[string]string) {
 	dir := fastDir(t)
 	opts := &Options{Shards: 2, SegmentSize: 256 << 10, firstSegmentSize: 32 << 10, Durability: Never, DisableAutoCompact: true}
 	if weak {
-		opts.useHashMask, opts.hashMask = true, 31
+		opts.useHashMask, opts.hashMask = true, 127
 	}
 	db = openStoreIn(t, dir, opts)
 	model = map[string]string{}
@@ -190,7 +190,7 @@ func TestColdBesideEverything(t *testing.T) {
 	until(func(*rand.Rand) error {
 		return db.Scan(nil, func(key, value []byte) error { return check(string(key), value) })
 	})
-	for i := range 200 {
+	for i := range 100 {
 		db.setCold(i%2 == 0)
 		time.Sleep(time.Millisecond)
 	}
