@@ -91,7 +91,8 @@ type DB struct {
 //
 // Errors: ErrInvalidOptions; ErrNotStore if dir holds something else; ErrLocked; ErrFormat for a
 // store of a newer version; ErrShardCount; ErrCorrupt, naming file and offset, for damage in what was
-// known to be on disk; and errors of the file system.
+// known to be on disk; ErrReadOnly for a read-only Open of a store whose machine died under Always, if its journal has
+// writes that its segments lack: open it for writing once; and errors of the file system.
 func Open(dir string, opts *Options) (*DB, error) {
 	o, err := opts.withDefaults()
 	if err == nil && dir == "" {

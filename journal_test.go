@@ -302,3 +302,36 @@ func TestJournalCutIsOneInstant(t *testing.T) {
 		require.NoError(t, opened.Close())
 	}
 }
+
+// TestRepairSalvagesJournal: a segment that is cut short keeps Repair from putting back what it had, and nothing else.
+func TestRepairSalvagesJournal(t *testing.T) {
+	dir := fastDir(t)
+	db := openStoreIn(t, dir, journalOptions())
+	for i := range 200 {
+		require.NoError(t, db.Put(fmt.Appendf(nil, "key %d", i), []byte("value")))
+	}
+	copied := forgetfulCopy(t, dir)
+	all := contentsOf(t, db)
+	inFirst := 0
+	for key := range all {
+		if db.hash([]byte(key))&db.shardMask == 0 {
+			inFirst++
+		}
+	}
+	require.NoError(t, db.Close())
+	require.Positive(t, inFirst)
+	require.NoError(t, os.Truncate(filepath.Join(copied, shard.SegmentName(0, 1)), 4096))
+	_, err := Open(copied, nil)
+	require.ErrorIs(t, err, ErrCorrupt)
+	for range 20 { // the order of the segments is drawn each time
+		again := filepath.Join(fastDir(t), "again")
+		require.NoError(t, os.CopyFS(again, os.DirFS(copied)))
+		report, err := Repair(context.Background(), again, nil)
+		require.NoError(t, err)
+		require.NotEmpty(t, report.Damages)
+		repaired, err := Open(again, nil)
+		require.NoError(t, err)
+		require.Equal(t, len(all)-inFirst, repaired.Len())
+		require.NoError(t, repaired.Close())
+	}
+}

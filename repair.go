@@ -101,18 +101,14 @@ func (r *repairer) run() (err error) {
 }
 
 // replayJournal puts what the journal has into the segments, up to the first frame that is damaged. A journal that has
-// one goes to the quarantine.
+// one, or has something for a segment that cannot take it, goes to the quarantine.
 func (r *repairer) replayJournal() error {
 	m := r.manifest
 	replay := shard.Replay{Dir: r.dir, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, Salvage: true}
-	_, err := replay.Run()
-	if err == nil {
-		err = replay.Damage
-	}
-	if !errors.Is(err, ErrCorrupt) {
+	if _, err := replay.Run(); err != nil || replay.Damage == nil {
 		return err
 	}
-	r.report.Damages = append(r.report.Damages, Damage{Shard: -1, File: r.dir, Reason: err.Error()})
+	r.report.Damages = append(r.report.Damages, Damage{Shard: -1, File: r.dir, Reason: replay.Damage.Error()})
 	kept, err := shard.QuarantineJournal(r.dir)
 	r.report.Quarantined = append(r.report.Quarantined, kept...)
 	return err

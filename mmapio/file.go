@@ -178,8 +178,8 @@ func Trim(path string, length int64) error {
 	return nil
 }
 
-// Bytes returns the writable mapping, Size bytes long; nil once sealed or closed. For the writer
-// alone. Stores belong under the fault guard (see Catch).
+// Bytes returns the writable mapping, Size bytes long; nil once sealed or closed. What EndStores has ended faults. For
+// the writer alone. Stores belong under the fault guard (see Catch).
 func (f *File) Bytes() []byte {
 	if f.writable == nil {
 		return nil

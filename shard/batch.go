@@ -128,7 +128,7 @@ func CheckBatch(parts []Part) error {
 }
 
 // Apply makes all writes of parts, which rise by shard number, or none. It returns the parts to be waited
-// for with WaitSynced: also those in which there was nothing to write, because some delete that is not
+// for (Journal.WaitPart): also those in which there was nothing to write, because some delete that is not
 // on disk yet had been before. On an error nothing has changed, except that a
 // segment may have been rolled. Errors are those of Put and Delete, and ErrBatchTooLarge.
 func Apply(parts []Part) (wait []*Part, err error) {
@@ -316,6 +316,3 @@ func (p *Part) recordBytes() (n int64) {
 	}
 	return n
 }
-
-// WaitSynced returns once the part and all before it in its shard are on disk, and with it the batch.
-func (p *Part) WaitSynced() error { return p.Shard.WaitSynced(p.lastSeq) }

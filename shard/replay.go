@@ -44,7 +44,8 @@ type Replay struct {
 	Lists   func(shard int, id uint64) bool // whether the manifest lists a segment
 	// ReadOnly: nothing may be written. If a segment then lacks what the journal has, Run returns ErrReadOnly.
 	ReadOnly bool
-	// Salvage: frames in front of a damaged one are replayed all the same, and Damage is what is wrong.
+	// Salvage: frames in front of a damaged one, and pieces for segments that can take them, are replayed all the
+	// same, and Damage is what is wrong.
 	Salvage bool
 	Damage  error
 
@@ -66,6 +67,10 @@ func (r *Replay) Run() (JournalMarks, error) {
 			continue // compacted away
 		}
 		mark, err := r.apply(ref, pieces)
+		if r.Salvage && errors.Is(err, ErrCorrupt) { // the other segments are to have theirs
+			r.Damage = errors.Join(r.Damage, err)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -86,7 +91,7 @@ func (r *Replay) read() (map[SegmentRef][]piece, error) {
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		if errors.Is(err, mmapio.ErrTooLong) || errors.Is(err, mmapio.ErrNotRegular) {
+		if errors.Is(err, mmapio.ErrTooLong) || errors.Is(err, mmapio.ErrNotRegular) { // Repair leaves these to a person
 			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 		if err != nil {

@@ -76,7 +76,7 @@
 // # Verification (pages.go, verify.go, repair.go)
 //
 // What was not read at Open is verified before it is first handed out, page by page. That is the one
-// place where a reader stores into memory that others use, and may wait for another reader: once a page,
+// place where a reader whose records are in memory stores into memory that others use, and may wait for another reader: once a page,
 // and never again once its bit is set. Verify reads everything beside readers and writers; Repair works
 // on the files of a store that nobody has open, and alone may leave records behind.
 package shard
