@@ -53,39 +53,44 @@ func locationOffset(loc hashidx.Location) int64 {
 	return int64(uint64(loc)&(1<<offsetBits-1)) * recordAlign
 }
 
-// find walks all candidates of hash for key. It is the whole of a lookup, where Shard.Get is its
-// common case: the first candidate is the key's, without an expiry. A stale reports that v lacks what a
-// slot points to, as it does if it was overtaken. Err is then what is wrong if it was not, or nil for
-// Shard.missingSegment (checkStale). Otherwise err is nil, ErrKeyNotFound, what closed the shard, or
+// find returns the value of key as locate finds it.
+func (v *view) find(key []byte, hash uint64, now int64) (value []byte, stale bool, err error) {
+	r, _, stale, err := v.locate(key, hash, now)
+	return r.value, stale, err
+}
+
+// locate walks all candidates of hash for key, and returns its record and where that lies. It is the whole of a
+// lookup, where Shard.Get is its common case: the first candidate is the key's, without an expiry. A stale reports
+// that v lacks what a slot points to, as it does if it was overtaken. Err is then what is wrong if it was not, or nil
+// for Shard.missingSegment (checkStale). Otherwise err is nil, ErrKeyNotFound, what closed the shard, or
 // ErrCorrupt for a record that is not what was written.
 //
 // now is the time against which expiries count, in Unix nanoseconds, 0 for that of the call.
-func (v *view) find(key []byte, hash uint64, now int64) (value []byte, stale bool, err error) {
+func (v *view) locate(key []byte, hash uint64, now int64) (r record, loc hashidx.Location, stale bool, err error) {
 	if v.table == nil {
-		return nil, false, v.err
+		return record{}, 0, false, v.err
 	}
 	for loc, pos := v.table.First(hash); loc != 0; loc, pos = v.table.Next(hash, pos) {
 		number := locationNumber(loc)
 		if number >= uint64(len(v.segments)) || v.segments[number].base == nil {
-			return nil, true, nil
+			return record{}, 0, true, nil
 		}
 		if uint64(locationOffset(loc)) >= v.segments[number].size {
-			return nil, true, v.damaged(loc, "record lies outside its segment")
+			return record{}, 0, true, v.damaged(loc, "record lies outside its segment")
 		}
-		if value, found, err := v.examine(loc, key, now); found || err != nil {
-			return value, false, err
+		if r, found, err := v.examine(loc, key, now); found || err != nil {
+			return r, loc, false, err
 		}
 	}
-	return nil, false, ErrKeyNotFound
+	return record{}, 0, false, ErrKeyNotFound
 }
 
 // examine decides whether the record at loc is the key's. To tell another key's record from a damaged
 // one takes the checksum: a record whose key was zeroed by a cut would otherwise pass for another key's,
 // and the read for a miss.
-func (v *view) examine(loc hashidx.Location, key []byte, now int64) (value []byte, found bool, err error) {
+func (v *view) examine(loc hashidx.Location, key []byte, now int64) (r record, found bool, err error) {
 	w := &v.segments[locationNumber(loc)]
 	offset := locationOffset(loc)
-	var r record
 	cold := false
 	if v.cold {
 		r, cold = w.seg.readCold(offset)
@@ -99,15 +104,15 @@ func (v *view) examine(loc hashidx.Location, key []byte, now int64) (value []byt
 	}
 	switch {
 	case reason != "":
-		return nil, false, v.damaged(loc, reason)
+		return record{}, false, v.damaged(loc, reason)
 	case string(r.key) != string(key):
-		return nil, false, nil
+		return record{}, false, nil
 	case r.kind != kindPut:
-		return nil, false, v.damaged(loc, "index slot points to a record that is no put")
+		return record{}, false, v.damaged(loc, "index slot points to a record that is no put")
 	case r.expiry != 0 && now != 0 && expiredAt(r.expiry, now), now == 0 && r.expiry != 0 && expired(r.expiry):
-		return nil, false, ErrKeyNotFound
+		return record{}, false, ErrKeyNotFound
 	}
-	return r.value, true, nil
+	return r, true, nil
 }
 
 // damaged is the error for a record that is not what the index says it is.
