@@ -148,7 +148,7 @@ func TestVersionAcrossCompaction(t *testing.T) {
 			}
 		})
 	}
-	for round := range 10 {
+	for round := range 3 {
 		for n := range 3000 {
 			key := fmt.Appendf(nil, "other %d", round*1000+n)
 			require.NoError(t, db.Put(key, make([]byte, 50)))
