@@ -50,7 +50,7 @@ func (h *Histogram) Observe(d time.Duration) {
 type Counts struct {
 	Total int64         // the sum of N
 	Sum   time.Duration // of what was observed
-	N     [Buckets]int64
+	N     [Buckets]int64 // by bucket
 }
 
 // Read returns a copy of what was counted.
