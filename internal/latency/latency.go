@@ -48,8 +48,8 @@ func (h *Histogram) Observe(d time.Duration) {
 // Counts is what a Histogram had counted at about one moment: what is observed meanwhile may be in some
 // of its numbers and not in others.
 type Counts struct {
-	Total int64         // the sum of N
-	Sum   time.Duration // of what was observed
+	Total int64          // the sum of N
+	Sum   time.Duration  // of what was observed
 	N     [Buckets]int64 // by bucket
 }
 
