@@ -7,8 +7,7 @@ import (
 )
 
 // Stats returns what the store has counted since Open. It takes each shard's writer mutex for a
-// moment, allocates, and costs about 10 microseconds and half of one a shard. That of a closed store stays
-// what it was.
+// moment, allocates, and costs about 5 microseconds with 16 shards. That of a closed store stays what it was.
 func (db *DB) Stats() *ConcurrencyStats {
 	reads, writes, syncs := db.reads.latency.Read(), db.writes.latency.Read(), db.watch.Latency.Read()
 	st := &ConcurrencyStats{
@@ -34,7 +33,7 @@ func (db *DB) Stats() *ConcurrencyStats {
 		Batches:            db.batches.Load(),
 		CompactionFailures: db.compactor.failures.Load(),
 	}
-	st.ReadOnlyCause, st.ReadOnlySince = db.health.Failure()
+	st.ReadOnlySince, st.ReadOnlyCause = db.health.Failure()
 	st.ReadOnly = db.opts.ReadOnly || st.ReadOnlyCause != nil
 	if open := time.Since(db.opened); open > 0 {
 		st.ReadsInFlight = float64(db.reads.nanos.Load()) / float64(open)

@@ -169,11 +169,11 @@ func (h *Health) Err() error {
 }
 
 // Failure is the failure that ended writing, and when it did; nil while the store is well.
-func (h *Health) Failure() (err error, at time.Time) {
+func (h *Health) Failure() (at time.Time, err error) {
 	if f := h.failure.Load(); f != nil {
-		return f.err, f.at
+		return f.at, f.err
 	}
-	return nil, time.Time{}
+	return time.Time{}, nil
 }
 
 // Shard is one partition. Open makes one; all methods may be called by any goroutine at any time.
