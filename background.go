@@ -3,6 +3,7 @@ package freyja
 import (
 	"time"
 
+	"github.com/freyjadb/freyja/internal/loglimit"
 	"github.com/freyjadb/freyja/shard"
 )
 
@@ -19,10 +20,12 @@ func (db *DB) startLoops() {
 	}
 }
 
-// syncLoop syncs every SyncInterval. A sync that fails turns the store read-only, so it is the last.
+// syncLoop syncs every SyncInterval. A sync that fails turns the store read-only, so it is the last; but one that
+// was not tried, for want of a descriptor, is made up for by the next.
 func (db *DB) syncLoop() {
 	tick := time.NewTicker(db.opts.SyncInterval)
 	defer tick.Stop()
+	late, failed := loglimit.Limit{Every: logEvery}, loglimit.Limit{Every: logEvery}
 	for {
 		select {
 		case <-db.done:
@@ -30,15 +33,26 @@ func (db *DB) syncLoop() {
 		case <-tick.C:
 		}
 		start := time.Now()
-		if err := db.syncInterval(); err != nil {
-			db.opts.Logger.Error("the store turns read-only: periodic sync failed", "dir", db.dir, "error", err)
+		err := db.syncInterval()
+		if db.health.Err() != nil { // which was logged when it came about
 			return
 		}
-		if d := time.Since(start); d > db.opts.SyncInterval {
-			db.opts.Logger.Warn("a sync took longer than the interval", "dir", db.dir, "took", d, "interval", db.opts.SyncInterval)
+		took := time.Since(start)
+		if err != nil {
+			if ok, skipped := failed.Allow(time.Now()); ok {
+				db.log.Warn("a periodic sync was not made: the next does it", "error", err, "skipped", skipped)
+			}
+		} else if took > db.opts.SyncInterval {
+			if ok, skipped := late.Allow(time.Now()); ok {
+				db.log.Warn("a sync of all shards took longer than the interval", "took", took,
+					"interval", db.opts.SyncInterval, "skipped", skipped)
+			}
 		}
 	}
 }
+
+// logEvery is the shortest time between two lines in the log about what repeats itself.
+const logEvery = 10 * time.Second
 
 // syncInterval is one sync of Periodic's.
 func (db *DB) syncInterval() error {
@@ -76,13 +90,19 @@ func (db *DB) addReports(reports []shard.Report) {
 	}
 }
 
-// logRecovery writes the report to the log, and a warning for each cut.
+// logRecovery writes the report to the log, with a line for each file that was removed and a warning for each cut.
 func (db *DB) logRecovery() {
 	r := &db.recovery
-	db.opts.Logger.Info("store is open", "dir", db.dir, "created", r.Created, "clean", r.Clean,
+	db.log.Info("store is open", "created", r.Created, "clean", r.Clean, "shards", len(db.shards),
 		"segments", r.Segments, "records", r.Records, "bytes", r.Bytes, "took", r.Duration)
+	if r.JournalBytes > 0 {
+		db.log.Info("recovery took writes from the journal that segments lacked", "bytes", r.JournalBytes)
+	}
+	for _, path := range r.Removed {
+		db.log.Info("recovery removed a file that a crash had left", "segment", path)
+	}
 	for _, c := range r.Cuts {
-		db.opts.Logger.Warn("recovery cut the end of a log", "shard", c.Shard, "file", c.File, "offset", c.Offset,
+		db.log.Warn("recovery cut the end of a log", "shard", c.Shard, "segment", c.File, "offset", c.Offset,
 			"bytes", c.Bytes, "reason", c.Reason, "kept", c.Quarantine)
 	}
 }

@@ -85,6 +85,7 @@ func (b *Batch) Reset() { b.ops, b.data = b.ops[:0], b.data[:0] }
 // shard.MaxSegmentSize, 256 MiB. On an error nothing has changed, except that under Always, when the
 // sync fails, the writes may be visible until the store is closed and be gone after.
 func (db *DB) Apply(b *Batch) error {
+	start := db.writes.begin()
 	parts, err := db.parts(b)
 	if err != nil || len(parts) == 0 {
 		return err
@@ -93,9 +94,11 @@ func (db *DB) Apply(b *Batch) error {
 	if err == nil && db.opts.Durability == Always {
 		err = db.waitForBatch(written)
 	}
+	db.writes.end(start)
 	if err != nil {
 		return fmt.Errorf("freyja: apply: %w", shard.ReadError(err))
 	}
+	db.batches.Add(1)
 	return nil
 }
 

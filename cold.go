@@ -52,5 +52,6 @@ func (db *DB) setCold(cold bool) {
 	for _, s := range db.shards {
 		s.SetCold(cold)
 	}
-	db.opts.Logger.Info("whether records are expected on disk has changed", "dir", db.dir, "on disk", cold)
+	db.cold.Store(cold)
+	db.log.Info("whether records are expected on disk has changed", "cold", cold)
 }

@@ -45,6 +45,7 @@ func (db *DB) CompactProgress(ctx context.Context, progress func(done, total int
 	}
 	var sum shard.Compacted
 	var errs []error
+	db.log.Info("compaction begins", "bytes", m.total)
 	for _, s := range db.shards {
 		var compacted shard.Compacted
 		err := ctx.Err()
@@ -64,5 +65,7 @@ func (db *DB) CompactProgress(ctx context.Context, progress func(done, total int
 	if err := errors.Join(errs...); err != nil {
 		return stats, fmt.Errorf("freyja: compact: %w", err)
 	}
+	db.log.Info("compaction is done", "segments", stats.Segments, "copied", stats.BytesCopied, "reclaimed", stats.BytesReclaimed,
+		"took", stats.Duration)
 	return stats, nil
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/freyjadb/freyja/internal/loglimit"
 	"github.com/freyjadb/freyja/shard"
 )
 
@@ -21,6 +23,9 @@ type compactor struct {
 	mu   sync.Mutex
 	busy map[int]bool // guarded by mu; shards that a worker is at: whether there was a wake since it began
 	idle map[int]bool // guarded by mu; shards that could not be helped since the last wake
+
+	failures atomic.Int64
+	told     map[int]*loglimit.Limit // guarded by mu; of a shard's failures, which come with each try while their cause lasts
 }
 
 // compactTick is how often shards are looked at that did not ask: records expire without a write.
@@ -29,7 +34,7 @@ const compactTick = 5 * time.Second
 func (c *compactor) init(bytesPerSecond int64) {
 	c.pace = shard.NewPace(bytesPerSecond)
 	c.signal = make(chan struct{}, 1)
-	c.busy, c.idle = map[int]bool{}, map[int]bool{}
+	c.busy, c.idle, c.told = map[int]bool{}, map[int]bool{}, map[int]*loglimit.Limit{}
 	c.ctx, c.stopNow = context.WithCancel(context.Background())
 }
 
@@ -96,11 +101,24 @@ func (db *DB) compactShard(i int) {
 	c := &db.compactor
 	done, err := db.shards[i].CompactOnce(c.ctx)
 	if err != nil && !errors.Is(err, context.Canceled) {
-		db.opts.Logger.Error("compaction failed", "dir", db.dir, "shard", i, "error", err)
+		c.failures.Add(1)
+		if ok, skipped := c.limit(i).Allow(time.Now()); ok {
+			db.log.Error("compaction failed", "shard", i, "error", err, "skipped", skipped)
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// A wake that another worker got meanwhile may have been this shard's.
 	c.idle[i] = !done && !c.busy[i]
 	delete(c.busy, i)
+}
+
+// limit is what bounds how often the failures of a shard are logged.
+func (c *compactor) limit(shard int) *loglimit.Limit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told[shard] == nil {
+		c.told[shard] = &loglimit.Limit{Every: logEvery}
+	}
+	return c.told[shard]
 }

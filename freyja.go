@@ -42,10 +42,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -70,7 +72,13 @@ type DB struct {
 	recovery  RecoveryReport
 	opened    time.Time
 
+	log *slog.Logger // Options.Logger, which names the store
+
 	reads     readSampler
+	writes    writeSampler
+	batches   atomic.Int64 // applied
+	cold      atomic.Bool  // stored by coldLoop
+	watch     *shard.Watch
 	health    shard.Health
 	manifest  manifestFile
 	compactor compactor
@@ -101,8 +109,7 @@ func Open(dir string, opts *Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("freyja: open %q: %w", dir, err)
 	}
-	db := &DB{opts: o, dir: dir, hashMask: o.hashMask, opened: time.Now(), done: make(chan struct{})}
-	db.compactor.init(o.CompactBytesPerSecond)
+	db := newDB(dir, o)
 	if err := db.open(); err != nil {
 		err = fmt.Errorf("freyja: open %q: %w", dir, err)
 		return nil, errors.Join(err, db.abandon())
@@ -113,14 +120,24 @@ func Open(dir string, opts *Options) (*DB, error) {
 	return db, nil
 }
 
+// newDB returns a store that is not open yet.
+func newDB(dir string, o Options) *DB {
+	db := &DB{opts: o, dir: dir, hashMask: o.hashMask, opened: time.Now(), done: make(chan struct{}),
+		log: o.Logger.With("dir", dir), watch: shard.NewWatch(o.slow)}
+	db.compactor.init(o.CompactBytesPerSecond)
+	db.health.Failed = func(err error) {
+		db.log.Error("the store turned read-only: what was written may not be on disk", "error", err)
+	}
+	return db
+}
+
 // openLocked opens the store in dir read-only, for a caller that has its lock.
 func openLocked(dir string) (*DB, error) {
 	o, err := (&Options{ReadOnly: true}).withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{opts: o, dir: dir, hashMask: o.hashMask, opened: time.Now(), done: make(chan struct{})}
-	db.compactor.init(0)
+	db := newDB(dir, o)
 	if err := db.openFiles(); err != nil {
 		return nil, errors.Join(err, db.abandon())
 	}
@@ -311,7 +328,8 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, jou
 		Hash:           db.hash,
 		Health:         &db.health,
 		Preparer:       preparer,
-		Logger:         db.opts.Logger,
+		Logger:         db.log.With("shard", number),
+		Watch:          db.watch,
 		AutoCompact:    !db.opts.ReadOnly && !db.opts.DisableAutoCompact,
 		DeadRatio:      db.opts.CompactAtDeadRatio,
 		WakeCompaction: db.compactor.wake,
@@ -323,7 +341,7 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, jou
 // then it sees which batches are whole, and then it ends their logs there.
 func (db *DB) recoverShards(m *manifest, journaled shard.JournalMarks) error {
 	n := len(m.shards)
-	preparer := shard.NewPreparer(db.dir, db.manifest.add, db.opts.Logger)
+	preparer := shard.NewPreparer(db.dir, db.manifest.add, db.log)
 	recoveries := make([]*shard.Recovery, n)
 	err := inParallel(n, func(i int) (err error) {
 		recoveries[i], err = shard.Begin(db.shardConfig(m, i, preparer, journaled))
@@ -400,7 +418,7 @@ func (db *DB) dropOrphans(m *manifest) error {
 // dropOrphan deals with a file that has the name of a segment and is not listed.
 func (db *DB) dropOrphan(m *manifest, e os.DirEntry, number int, id uint64) error {
 	foreign := func() {
-		db.opts.Logger.Warn("file in the store's folder is not the store's and is left alone", "file", e.Name())
+		db.log.Warn("file in the store's folder is not the store's and is left alone", "file", e.Name())
 	}
 	if number >= len(m.shards) || !e.Type().IsRegular() {
 		foreign()
@@ -436,6 +454,7 @@ func (db *DB) Close() error {
 		return nil
 	}
 	db.closed = true
+	start := time.Now()
 	close(db.done)
 	db.compactor.stop()
 	db.loops.Wait()
@@ -444,6 +463,7 @@ func (db *DB) Close() error {
 	if err != nil {
 		return fmt.Errorf("freyja: close %q: %w", db.dir, err)
 	}
+	db.log.Info("the store is closed", "took", time.Since(start))
 	return nil
 }
 

@@ -34,7 +34,7 @@ func (db *DB) startJournal(m *manifest, last replayed) error {
 		return nil
 	}
 	db.journal = shard.NewJournal(shard.JournalConfig{
-		Dir: db.dir, StoreID: m.storeID, Shards: db.shards, Health: &db.health, Logger: db.opts.Logger,
+		Dir: db.dir, StoreID: m.storeID, Shards: db.shards, Health: &db.health, Logger: db.log, Watch: db.watch,
 		FirstSize: db.opts.journalFirst, MaxSize: db.opts.journalMax,
 	})
 	return nil

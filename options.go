@@ -105,7 +105,12 @@ type Options struct {
 	// CompactBytesPerSecond bounds how fast compaction copies, over all shards; 0 is no bound. If it is
 	// too low for what is written, writers wait.
 	CompactBytesPerSecond int64
-	// Logger receives what Open recovered and what the background work met; nil means silent.
+	// Logger receives what Open recovered and what the background work met; nil means silent. Debug: each new
+	// segment and compaction. Info: what the store did as it should. Warn: what it made up for, and what takes long:
+	// a sync of a shard or the journal, or a writer's wait for space, of a second or more. Error: what somebody must see
+	// to; the store turned read-only, or a shard cannot be compacted. Each has the attribute "dir", and of what repeats
+	// itself at most one in ten seconds is logged, with how many were "skipped". Some is logged under a shard's
+	// mutexes: the handler must not call the store, and a slow one delays writers.
 	Logger *slog.Logger
 
 	// maxRecordSize bounds key plus value in bytes, 0 for no bound but the format's. Set through
@@ -117,6 +122,8 @@ type Options struct {
 	useHashMask bool
 	// firstSegmentSize overrides how small a shard's first segment is, in tests.
 	firstSegmentSize int64
+	// slow overrides, in tests, what a sync or a wait must take to be logged.
+	slow time.Duration
 	// journalFirst and journalMax override the sizes of a journal file, in tests.
 	journalFirst, journalMax int64
 	// watchSync, in tests, is called before each sync of Periodic's, and what it returns after it, if that
@@ -160,6 +167,9 @@ func (opts *Options) withDefaults() (Options, error) {
 	}
 	if o.journalMax == 0 {
 		o.journalFirst, o.journalMax = shard.DefaultJournalFirst, shard.DefaultJournalMax
+	}
+	if o.slow == 0 {
+		o.slow = shard.DefaultSlow
 	}
 	if o.firstSegmentSize == 0 {
 		o.firstSegmentSize = defaultFirstSegmentSize

@@ -216,7 +216,7 @@ func (r *repairer) tryOpen(number int) error {
 	if err != nil {
 		return err
 	}
-	db := &DB{opts: o, dir: r.dir, hashMask: o.hashMask}
+	db := newDB(r.dir, o)
 	recovery, err := shard.Begin(db.shardConfig(r.manifest, number, nil, nil))
 	if err != nil {
 		return err

@@ -63,6 +63,13 @@ type Usage struct {
 	IndexBytes int64
 	// Segments is the number of segment files.
 	Segments int
+	// JournalBytes is the part of DiskBytes that the journal of a store under Always takes. 0 in the entry of
+	// a shard.
+	JournalBytes int64
+	// QuarantineBytes is the length of the files in quarantine/, which is not in DiskBytes: what recovery and
+	// Repair have cut from the logs. The store never looks at them again and nothing but a person removes them.
+	// 0 in the entry of a shard.
+	QuarantineBytes int64
 	// Snapshots is the number of snapshots that were neither closed nor found unreachable by the garbage
 	// collector, and OldestSnapshot the age of the oldest of them. Each keeps the segments and index
 	// pages of its instant. 0 in the entry of a shard.

@@ -1,132 +1,81 @@
 package freyja
 
 import (
-	"math/bits"
-	"sync/atomic"
 	"time"
+
+	"github.com/freyjadb/freyja/shard"
 )
 
-// readSampleEvery is how many reads one timed read stands for. A power of two.
-const readSampleEvery = 1024
-
-// readSampler counts and times reads without writing to memory that cores share: each read draws a
-// random number from its thread's own source, and only one in readSampleEvery goes on to the
-// shared counters.
-type readSampler struct {
-	reads   atomic.Int64 // estimate: samples times what each stands for
-	nanos   atomic.Int64 // the same for their time
-	buckets [latencyBuckets]atomic.Int64
-}
-
-// end counts a read that was drawn to be timed and began at start. The drawing stands in the reads
-// themselves: a call for it would cost as much again.
-func (r *readSampler) end(start time.Duration) {
-	d := sinceProcessStart() - start
-	r.reads.Add(readSampleEvery)
-	r.nanos.Add(int64(d) * readSampleEvery)
-	r.buckets[latencyBucket(d)].Add(1)
-}
-
-// beginMany decides for a batch of n reads: the chance grows with n, so that batches of any size are
-// counted alike.
-func (r *readSampler) beginMany(n int) time.Duration {
-	if cheapRand()%readSampleEvery >= uint32(min(n, readSampleEvery)) {
-		return 0
-	}
-	return sinceProcessStart()
-}
-
-// endMany counts a sampled batch. A batch of n up to readSampleEvery is sampled n times in that
-// many, so it stands for readSampleEvery reads; a larger one is always sampled and stands for
-// itself. Its latency is no single read's and stays out of the quantiles.
-func (r *readSampler) endMany(start time.Duration, n int) {
-	stands := int64(max(n, readSampleEvery))
-	r.reads.Add(stands)
-	r.nanos.Add(int64(sinceProcessStart()-start) * stands / int64(n))
-}
-
-// processStart is a little in the past, so that no time since it is 0.
-var processStart = time.Now().Add(-time.Second)
-
-// sinceProcessStart is the monotonic clock as one number.
-func sinceProcessStart() time.Duration { return time.Since(processStart) }
-
-// Latencies are counted in buckets that are an eighth of a power of two wide: three bits below the
-// leading one say which.
-const latencyBuckets = 64 << 3
-
-func latencyBucket(d time.Duration) int {
-	ns := uint64(max(d, 0))
-	if ns < 8 {
-		return int(ns)
-	}
-	exp := bits.Len64(ns) - 4 // ns>>exp is in 8..15
-	return exp<<3 + int(ns>>exp)
-}
-
-// bucketEnd is the upper bound of a bucket.
-func bucketEnd(bucket int) time.Duration {
-	if bucket < 16 {
-		return time.Duration(bucket)
-	}
-	exp := bucket>>3 - 1
-	return time.Duration(uint64(bucket&7+9)<<exp - 1)
-}
-
-// quantile returns the upper bound of the bucket that q of the samples are in or below, 0 without
-// samples.
-func (r *readSampler) quantile(q float64) time.Duration {
-	var counts [latencyBuckets]int64
-	total := int64(0)
-	for i := range counts {
-		counts[i] = r.buckets[i].Load()
-		total += counts[i]
-	}
-	rank := int64(q * float64(total))
-	seen := int64(0)
-	for i, n := range counts {
-		seen += n
-		if n > 0 && seen > rank {
-			return bucketEnd(i)
-		}
-	}
-	return 0
-}
-
 // Stats returns what the store has counted since Open. It takes each shard's writer mutex for a
-// moment, and allocates.
+// moment, allocates, and costs about 5 microseconds with 16 shards. That of a closed store stays what it was.
 func (db *DB) Stats() *ConcurrencyStats {
+	reads, writes, syncs := db.reads.latency.Read(), db.writes.latency.Read(), db.watch.Latency.Read()
 	st := &ConcurrencyStats{
+		Opened: db.opened,
+		Closed: db.isClosed(),
+		Cold:   db.cold.Load(),
+
 		ConcurrentReads: db.reads.reads.Load(),
-		ReadLatencyP50:  db.reads.quantile(0.50),
-		ReadLatencyP99:  db.reads.quantile(0.99),
-		ReadLatencyP999: db.reads.quantile(0.999),
+		ReadLatencyP50:  reads.Quantile(0.50),
+		ReadLatencyP99:  reads.Quantile(0.99),
+		ReadLatencyP999: reads.Quantile(0.999),
+		ReadLatency:     histogram(reads, readSampleEvery),
+
+		WriteLatencyP50:  writes.Quantile(0.50),
+		WriteLatencyP99:  writes.Quantile(0.99),
+		WriteLatencyP999: writes.Quantile(0.999),
+		WriteLatency:     histogram(writes, writeSampleEvery),
+
+		SyncLatencyP50: syncs.Quantile(0.50),
+		SyncLatencyP99: syncs.Quantile(0.99),
+		SyncLatency:    histogram(syncs, 1),
+
+		Batches:            db.batches.Load(),
+		CompactionFailures: db.compactor.failures.Load(),
 	}
+	st.ReadOnlySince, st.ReadOnlyCause = db.health.Failure()
+	st.ReadOnly = db.opts.ReadOnly || st.ReadOnlyCause != nil
 	if open := time.Since(db.opened); open > 0 {
 		st.ReadsInFlight = float64(db.reads.nanos.Load()) / float64(open)
 	}
 	for _, s := range db.shards {
-		c := s.Counts()
-		st.Writes += c.Writes
-		st.WriterBlocks += c.WriterBlocks
-		st.WriterBlockedTime += c.WriterBlockedTime
-		st.IndexSwaps += c.IndexSwaps
-		st.SegmentRolls += c.SegmentRolls
-		st.Syncs += c.Syncs
-		st.Compactions += c.Compactions
-		st.CompactedBytes += c.CompactedBytes
-		st.ReclaimedBytes += c.ReclaimedBytes
-		st.SpaceWaits += c.SpaceWaits
-		st.SpaceWaitedTime += c.SpaceWaitedTime
+		st.add(s.Counts())
 	}
 	if db.journal != nil {
-		st.Syncs += db.journal.Syncs()
+		st.JournalSyncs, st.JournalWrittenBytes = db.journal.Syncs(), db.journal.Written()
+		st.Syncs += st.JournalSyncs
 	}
 	return st
 }
 
+// add adds what a shard has counted.
+func (st *ConcurrencyStats) add(c shard.Counts) {
+	st.Writes += c.Writes
+	st.WriterBlocks += c.WriterBlocks
+	st.WriterBlockedTime += c.WriterBlockedTime
+	st.IndexSwaps += c.IndexSwaps
+	st.SegmentRolls += c.SegmentRolls
+	st.Syncs += c.Syncs
+	st.Compactions += c.Compactions
+	st.CompactionsRunning += int(c.CompactionsRunning)
+	st.CompactedBytes += c.CompactedBytes
+	st.ReclaimedBytes += c.ReclaimedBytes
+	st.SpaceWaits += c.SpaceWaits
+	st.SpaceWaitedTime += c.SpaceWaitedTime
+}
+
+// isClosed reports whether Close was called.
+func (db *DB) isClosed() bool {
+	select {
+	case <-db.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Usage returns what the store holds now, each shard at a moment of its own. It takes each shard's
-// writer mutex for a moment, and allocates. A closed store holds nothing.
+// writer mutex for a moment, allocates, and lists the folder quarantine/. A closed store holds nothing.
 func (db *DB) Usage() Usage {
 	u := Usage{Shards: make([]Usage, len(db.shards))}
 	for i, s := range db.shards {
@@ -143,7 +92,11 @@ func (db *DB) Usage() Usage {
 		u.Segments += su.Segments
 	}
 	if db.journal != nil {
-		u.DiskBytes += db.journal.Bytes()
+		u.JournalBytes = db.journal.Bytes()
+		u.DiskBytes += u.JournalBytes
+	}
+	if !db.isClosed() {
+		u.QuarantineBytes = shard.QuarantineBytes(db.dir)
 	}
 	u.Snapshots, u.OldestSnapshot = db.snapshots.usage()
 	return u

@@ -10,49 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 )
-
-// TestLatencyBuckets holds the documented precision: a bucket's upper bound is at least what was
-// put into it, and less than an eighth above.
-func TestLatencyBuckets(t *testing.T) {
-	check := func(t require.TestingT, d time.Duration) {
-		b := latencyBucket(d)
-		require.GreaterOrEqual(t, b, 0)
-		require.Less(t, b, latencyBuckets)
-		end := bucketEnd(b)
-		require.GreaterOrEqual(t, end, d)
-		require.LessOrEqual(t, end-d, d/8)
-		require.Equal(t, b, latencyBucket(end), "the bound is in its bucket")
-		if end < math.MaxInt64 {
-			require.Equal(t, b+1, latencyBucket(end+1), "and nothing beyond it")
-		}
-	}
-	for d := range time.Duration(5000) {
-		check(t, d)
-	}
-	for shift := range 63 {
-		for _, off := range []int64{-1, 0, 1} {
-			check(t, time.Duration(max(0, int64(1)<<shift+off)))
-		}
-	}
-	check(t, math.MaxInt64)
-	require.Zero(t, latencyBucket(-1), "a clock that went back")
-	rapid.Check(t, func(t *rapid.T) { check(t, time.Duration(rapid.Int64Range(0, math.MaxInt64).Draw(t, "latency"))) })
-}
-
-func TestQuantiles(t *testing.T) {
-	var r readSampler
-	require.Zero(t, r.quantile(0.99), "without samples")
-	for d := range 1000 { // 0..999 ns, once each
-		r.buckets[latencyBucket(time.Duration(d))].Add(1)
-	}
-	for _, q := range []float64{0, 0.001, 0.25, 0.5, 0.9, 0.99, 0.999} {
-		exact := time.Duration(q * 1000)
-		require.GreaterOrEqual(t, r.quantile(q), exact)
-		require.LessOrEqual(t, r.quantile(q), exact+exact/8)
-	}
-}
 
 // TestReadCountsArePrecise compares the estimates with the numbers of reads made. Their standard
 // error is documented as sqrt(readSampleEvery*n); six of them fail once in a few hundred million runs.

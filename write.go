@@ -34,10 +34,11 @@ func (db *DB) put(key, value []byte, expiry int64) error {
 	if err := db.checkRecord(key, value); err != nil {
 		return err
 	}
+	start := db.writes.begin()
 	h := db.hash(key)
 	s := db.shards[h&db.shardMask]
 	seq, err := s.Put(key, value, h, expiry)
-	return db.finishWrite("put", s, seq, err)
+	return db.finishWrite("put", s, seq, start, err)
 }
 
 // PutIfAbsent stores value under key if the key is absent or has expired, and reports whether it
@@ -47,10 +48,11 @@ func (db *DB) PutIfAbsent(key, value []byte) (stored bool, err error) {
 	if err := db.checkRecord(key, value); err != nil {
 		return false, err
 	}
+	start := db.writes.begin()
 	h := db.hash(key)
 	s := db.shards[h&db.shardMask]
 	seq, stored, err := s.PutIfAbsent(key, value, h)
-	return stored, db.finishWrite("put if absent", s, seq, err)
+	return stored, db.finishWrite("put if absent", s, seq, start, err)
 }
 
 // CompareAndSwap stores new under key if the key's value equals old, and reports whether it did. A
@@ -60,10 +62,11 @@ func (db *DB) CompareAndSwap(key, old, new []byte) (swapped bool, err error) {
 	if err := db.checkRecord(key, new); err != nil {
 		return false, err
 	}
+	start := db.writes.begin()
 	h := db.hash(key)
 	s := db.shards[h&db.shardMask]
 	seq, swapped, err := s.CompareAndSwap(key, old, new, h)
-	return swapped, db.finishWrite("compare and swap", s, seq, err)
+	return swapped, db.finishWrite("compare and swap", s, seq, start, err)
 }
 
 // Update replaces the value of key by what fn returns for it. fn gets nil for an absent key, and
@@ -76,10 +79,11 @@ func (db *DB) Update(key []byte, fn func(old []byte) (new []byte, err error)) er
 	if err := db.checkRecord(key, nil); err != nil {
 		return err
 	}
+	start := db.writes.begin()
 	h := db.hash(key)
 	s := db.shards[h&db.shardMask]
 	seq, err := s.Update(key, h, fn, func(value []byte) error { return db.checkRecord(key, value) })
-	return db.finishWrite("update", s, seq, err)
+	return db.finishWrite("update", s, seq, start, err)
 }
 
 // Delete removes key. Deleting a key that is absent is no error and writes nothing. Errors are those
@@ -88,10 +92,11 @@ func (db *DB) Delete(key []byte) error {
 	if err := db.checkRecord(key, nil); err != nil {
 		return err
 	}
+	start := db.writes.begin()
 	h := db.hash(key)
 	s := db.shards[h&db.shardMask]
 	seq, err := s.Delete(key, h)
-	return db.finishWrite("delete", s, seq, err)
+	return db.finishWrite("delete", s, seq, start, err)
 }
 
 // Sync puts every write that returned before the call on disk, in every durability mode. It costs a
@@ -134,11 +139,13 @@ func (db *DB) checkRecord(key, value []byte) error {
 	return nil
 }
 
-// finishWrite waits for the disk if the mode says so, and names the operation in an error.
-func (db *DB) finishWrite(verb string, s *shard.Shard, seq uint64, err error) error {
+// finishWrite waits for the disk if the mode says so, counts a write that was drawn to be timed, and names the
+// operation in an error.
+func (db *DB) finishWrite(verb string, s *shard.Shard, seq uint64, start time.Duration, err error) error {
 	if err == nil && db.opts.Durability == Always && seq != 0 {
 		err = db.journal.Wait(s, seq)
 	}
+	db.writes.end(start)
 	if err != nil {
 		return fmt.Errorf("freyja: %s: %w", verb, shard.ReadError(err))
 	}

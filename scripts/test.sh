@@ -35,7 +35,7 @@ if [ -d /dev/shm ]; then
 	trap 'rm -rf "$FREYJA_FAST_DIR"' EXIT
 fi
 
-modules=(. benchmarks)
+modules=(. benchmarks metrics/prometheus)
 platforms=(linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64)
 
 step() { printf '\n== %s (%ds)\n' "$*" "$SECONDS"; }
@@ -61,6 +61,7 @@ for platform in "${platforms[@]}"; do
 	export GOOS=${platform%/*} GOARCH=${platform#*/} CGO_ENABLED=0
 	go build ./...
 	go vet ./...
+	(cd metrics/prometheus && go vet ./...)
 	case $platform in # the engines that benchmarks compare with take minutes to build for each
 	linux/amd64 | darwin/arm64 | windows/amd64) (cd benchmarks && go build ./... && go vet ./...) ;;
 	esac

@@ -262,14 +262,28 @@ func (s *Shard) compact(ctx context.Context, inputs []*segment, progress func(in
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
-	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: time.Now().UnixNano()}
+	s.compacting.Store(true)
+	defer s.compacting.Store(false)
+	start := time.Now()
+	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: start.UnixNano()}
+	s.cfg.Logger.Debug("compaction of a shard begins", "segments", len(inputs), "bytes", inputBytes(inputs))
 	if err := c.run(); err != nil {
 		s.setPassing(0)
 		c.noteFault(err)
 		return Compacted{}, fmt.Errorf("compact shard %d: %w", s.cfg.Shard, faultError(err))
 	}
 	runtime.KeepAlive(inputs)
+	s.cfg.Logger.Debug("compaction of a shard is done", "segments", c.result.Segments, "copied", c.result.BytesCopied,
+		"reclaimed", c.result.BytesReclaimed, "took", time.Since(start))
 	return c.result, nil
+}
+
+// inputBytes is the size of the records in sealed segments.
+func inputBytes(inputs []*segment) (n int64) {
+	for _, seg := range inputs {
+		n += seg.total()
+	}
+	return n
 }
 
 // setPassing says how long the files are that a compaction has besides those in the lists.

@@ -49,8 +49,9 @@ import (
 type Journal struct {
 	cfg JournalConfig
 
-	syncs atomic.Int64 // of frames
-	bytes atomic.Int64 // of both files
+	syncs   atomic.Int64 // of frames
+	written atomic.Int64 // bytes of frames
+	bytes   atomic.Int64 // of both files
 
 	mu   sync.Mutex
 	next *commitGroup // guarded by mu: those whose leader has not taken the cut yet
@@ -80,6 +81,7 @@ type JournalConfig struct {
 	Shards  []*Shard     // by number
 	Health  *Health      // of the store
 	Logger  *slog.Logger // receives what goes wrong and is made up for
+	Watch   *Watch       // that of the shards
 	// FirstSize and MaxSize are the least and the most bytes of a file. Between them it grows with the store.
 	FirstSize, MaxSize int64
 }
@@ -221,6 +223,7 @@ func (j *Journal) write(targets []uint64, size int64) error {
 	}
 	j.buffer = slices.Grow(j.buffer[:0], int(size))[:size]
 	err := j.makeRoom(size)
+	start := time.Now()
 	if err == nil {
 		err = j.writeFrame()
 	}
@@ -236,7 +239,9 @@ func (j *Journal) write(targets []uint64, size int64) error {
 		return j.failed(err)
 	}
 	crashpoint.At("journal.synced")
+	j.cfg.Watch.synced(j.cfg.Logger, "journal", size, start)
 	j.syncs.Add(1)
+	j.written.Add(size)
 	j.end += size
 	j.number++
 	return nil
@@ -478,6 +483,9 @@ func RemoveJournal(dir string) error {
 
 // Bytes is what the journal's files take on disk. Any goroutine may call it.
 func (j *Journal) Bytes() int64 { return j.bytes.Load() }
+
+// Written is the size of all frames that were synced. Any goroutine may call it.
+func (j *Journal) Written() int64 { return j.written.Load() }
 
 // Syncs is how many frames were synced. Any goroutine may call it.
 func (j *Journal) Syncs() int64 { return j.syncs.Load() }

@@ -77,7 +77,7 @@ func (l *lone) config(i int, preparer *Preparer, health *Health) Config {
 		Replace: func(gone, come []uint64, floor uint64) error {
 			return l.exchange(i, gone, come, floor)
 		},
-		Hash: l.hash, Health: health, Preparer: preparer, Logger: slog.New(slog.DiscardHandler),
+		Hash: l.hash, Health: health, Preparer: preparer, Logger: slog.New(slog.DiscardHandler), Watch: NewWatch(DefaultSlow),
 		WakeCompaction: func() {}, Pace: NewPace(0), DeadRatio: 0.5,
 	}
 }

@@ -36,6 +36,7 @@ func (s *Shard) roll(size int64) error {
 	s.space.stuck = false
 	s.space.updated /= 2
 	s.dropSaved()
+	s.cfg.Logger.Debug("a shard goes on in a new segment", "segment", next.path, "bytes", next.size-headerSize)
 	crashpoint.At("roll.rolled")
 	return nil
 }
@@ -196,7 +197,7 @@ func (s *Shard) pollPrepared() {
 func (s *Shard) keepPrepared(p prepared) {
 	s.pending, s.space.pending = nil, 0
 	if p.err != nil {
-		s.cfg.Logger.Warn("the next segment was not prepared ahead", "shard", s.cfg.Shard, "error", p.err)
+		s.cfg.Logger.Warn("the next segment was not prepared ahead", "error", p.err)
 		s.unprepared = true
 		return
 	}

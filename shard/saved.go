@@ -109,7 +109,7 @@ func (s *Shard) saveIndex() {
 		err = s.tryToSave()
 	}
 	if err != nil {
-		s.cfg.Logger.Warn("index was not saved", "shard", s.cfg.Shard, "error", err)
+		s.cfg.Logger.Warn("index was not saved", "error", err)
 	}
 	crashpoint.At("close.saved")
 }
@@ -229,7 +229,7 @@ func (r *Recovery) loadSaved(segs []*segment) bool {
 	case err == nil:
 		return true
 	case !errors.Is(err, os.ErrNotExist):
-		r.s.cfg.Logger.Info("saved index is not used", "shard", r.s.cfg.Shard, "error", err)
+		r.s.cfg.Logger.Info("saved index is not used", "error", err)
 	}
 	r.s.publish(&view{})
 	r.s.numbers = &numbers{}
@@ -367,6 +367,6 @@ func (s *Shard) dropSaved() {
 	}
 	s.savedSize = 0
 	if err := mmapio.Remove(s.cfg.savedPath()); err != nil {
-		s.cfg.Logger.Warn("a saved index that is out of date was not removed", "shard", s.cfg.Shard, "error", err)
+		s.cfg.Logger.Warn("a saved index that is out of date was not removed", "error", err)
 	}
 }

@@ -117,7 +117,8 @@ type Config struct {
 	Hash     func(key []byte) uint64 // the same for every shard of a store, whenever it is opened
 	Health   *Health                 // shared by the shards of a store
 	Preparer *Preparer               // shared by the shards of a store
-	Logger   *slog.Logger            // receives what goes wrong in the background
+	Logger   *slog.Logger            // receives what goes wrong in the background; its lines say which store and shard it is
+	Watch    *Watch                  // shared by the shards of a store and its journal
 
 	// AutoCompact says that WakeCompaction leads to calls of CompactOnce, and so that it makes sense to
 	// wait for them. DeadRatio is how much of a shard may be dead, 0 to 1.
@@ -138,17 +139,41 @@ type Listed struct {
 }
 
 // Health is what ends writing to a store: the first sync that failed. Any goroutine may use it.
-type Health struct{ failure atomic.Pointer[error] }
+type Health struct {
+	// Failed is told of the failure, once, by the goroutine that has met it, which may hold mutexes of a shard and of
+	// the journal; nil: nobody is. Immutable once a shard has it.
+	Failed func(err error)
+
+	failure atomic.Pointer[failure]
+}
+
+// failure is what ended writing. Immutable.
+type failure struct {
+	err error
+	at  time.Time
+}
 
 // Fail records err, if it is the first.
-func (h *Health) Fail(err error) { h.failure.CompareAndSwap(nil, &err) }
+func (h *Health) Fail(err error) {
+	if h.failure.CompareAndSwap(nil, &failure{err, time.Now()}) && h.Failed != nil {
+		h.Failed(err)
+	}
+}
 
 // Err is nil while the store is well, and otherwise wraps ErrReadOnly and the failure.
 func (h *Health) Err() error {
-	if failure := h.failure.Load(); failure != nil {
-		return fmt.Errorf("%w since a sync failed: %w", ErrReadOnly, *failure)
+	if f := h.failure.Load(); f != nil {
+		return fmt.Errorf("%w since a sync failed: %w", ErrReadOnly, f.err)
 	}
 	return nil
+}
+
+// Failure is the failure that ended writing, and when it did; nil while the store is well.
+func (h *Health) Failure() (at time.Time, err error) {
+	if f := h.failure.Load(); f != nil {
+		return f.at, f.err
+	}
+	return time.Time{}, nil
 }
 
 // Shard is one partition. Open makes one; all methods may be called by any goroutine at any time.
@@ -191,6 +216,7 @@ type Shard struct {
 
 	background sync.WaitGroup // sealing goroutines
 
+	compacting        atomic.Bool // a compaction is under way
 	writerBlocks      atomic.Int64
 	writerBlockedTime atomic.Int64 // nanoseconds
 }
@@ -203,6 +229,7 @@ var _ [unsafe.Offsetof(Shard{}.mu) - 128]struct{}
 type Counts struct {
 	Writes, IndexSwaps, SegmentRolls, Syncs, WriterBlocks   int64
 	Compactions, CompactedBytes, ReclaimedBytes, SpaceWaits int64
+	CompactionsRunning                                      int64 // now: 0 or 1
 	WriterBlockedTime, SpaceWaitedTime                      time.Duration
 }
 
@@ -240,6 +267,9 @@ func (s *Shard) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.counts
+	if s.compacting.Load() {
+		c.CompactionsRunning = 1
+	}
 	c.WriterBlocks = s.writerBlocks.Load()
 	c.WriterBlockedTime = time.Duration(s.writerBlockedTime.Load())
 	return c

@@ -152,7 +152,7 @@ func (s *Shard) waitForSpace(size int64) {
 	if !s.mustWaitLocked(size) {
 		return
 	}
-	start := time.Now()
+	start, told := time.Now(), false
 	for {
 		if s.space.progress == nil {
 			s.space.progress = make(chan struct{})
@@ -161,6 +161,7 @@ func (s *Shard) waitForSpace(size int64) {
 		progress := s.space.progress
 		s.cfg.WakeCompaction()
 		s.mu.Unlock()
+		told = told || s.cfg.Watch.waiting(s.cfg.Logger, size, start)
 		select {
 		case <-progress:
 		case <-time.After(spaceLook): // what ends a wait may come about without anybody telling

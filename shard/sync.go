@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 	"syscall"
+	"time"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
@@ -87,15 +88,8 @@ func (s *Shard) logEnd() []reach {
 // syncLog puts the log as it is now on disk: the segments rolled but not sealed, which it seals, then
 // the active one, which is marked with activeState: stateClosed also trims and closes it. Holds syncMu.
 func (s *Shard) syncLog(activeState uint64) error {
-	list, err := s.syncData(s.logEnd)
-	if err != nil {
-		return err
-	}
-	if len(list) == 0 {
-		return nil
-	}
-	last := lastOf(list)
-	if err := s.settle(last); err != nil {
+	list, last, err := s.syncAndSettle(s.logEnd)
+	if err != nil || len(list) == 0 {
 		return err
 	}
 	for _, r := range list {
@@ -113,28 +107,45 @@ func (s *Shard) syncLog(activeState uint64) error {
 		}
 	}
 	s.synced.Store(max(s.synced.Load(), last))
-	s.mu.Lock()
-	s.counts.Syncs++
-	s.mu.Unlock()
 	return nil
 }
 
-// syncData is the first step, for what list returns.
-func (s *Shard) syncData(list func() []reach) ([]reach, error) {
+// syncAndSettle is the first step, for what list returns, and the second, and counts the sync. last is the sequence
+// number up to which the log may now be promised. Holds syncMu.
+func (s *Shard) syncAndSettle(list func() []reach) (reached []reach, last uint64, err error) {
+	start := time.Now()
+	reached, bytes, err := s.syncData(list)
+	if err != nil || len(reached) == 0 {
+		return nil, 0, err
+	}
+	last = lastOf(reached)
+	if err := s.settle(last); err != nil {
+		return nil, 0, err
+	}
+	s.cfg.Watch.synced(s.cfg.Logger, "shard", bytes, start)
+	s.mu.Lock()
+	s.counts.Syncs++
+	s.mu.Unlock()
+	return reached, last, nil
+}
+
+// syncData is the first step, for what list returns; bytes is how much had not been on disk.
+func (s *Shard) syncData(list func() []reach) (reached []reach, bytes int64, err error) {
 	s.dataMu.Lock()
 	defer s.dataMu.Unlock()
 	if err := s.cfg.Health.Err(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	reached := list()
+	reached = list()
 	for _, r := range reached {
+		bytes += max(0, r.end-r.seg.syncedEnd)
 		if err := r.seg.syncData(r.end); err != nil {
-			return nil, s.failLocked(err)
+			return nil, 0, s.failLocked(err)
 		}
 	}
 	s.dataSynced.Store(max(s.dataSynced.Load(), lastOf(reached)))
 	crashpoint.At("sync.data")
-	return reached, nil
+	return reached, bytes, nil
 }
 
 // ensureData puts the data of the log up to seq on disk, on behalf of another shard's batch.
@@ -145,7 +156,7 @@ func (s *Shard) ensureData(seq uint64) error {
 	if err := s.cfg.Health.Err(); err != nil {
 		return err
 	}
-	_, err := s.syncData(s.logEnd)
+	_, _, err := s.syncData(s.logEnd)
 	if err == nil && s.dataSynced.Load() < seq {
 		err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, ErrClosed)
 	}
@@ -326,20 +337,18 @@ func (s *Shard) sealInBackground() {
 		return
 	}
 	if err := s.sealLeft(); err != nil {
-		s.cfg.Logger.Error("segments were not sealed", "error", s.syncFailed(err), "read-only", s.cfg.Health.Err() != nil)
+		if err = s.syncFailed(err); s.cfg.Health.Err() == nil { // else the store has told
+			s.cfg.Logger.Warn("segments were not sealed: the next sync does it", "error", err)
+		}
 	}
 }
 
 // sealLeft seals the segments that the writer has left. Holds syncMu.
 func (s *Shard) sealLeft() error {
-	list, err := s.syncData(func() []reach {
+	list, last, err := s.syncAndSettle(func() []reach {
 		return slices.DeleteFunc(s.logEnd(), func(r reach) bool { return r.active })
 	})
 	if err != nil || len(list) == 0 {
-		return err
-	}
-	last := lastOf(list)
-	if err := s.settle(last); err != nil {
 		return err
 	}
 	for _, r := range list {

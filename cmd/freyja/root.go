@@ -88,7 +88,7 @@ Exit codes:
 	root.AddCommand(
 		a.importCommand(), a.exportCommand(), a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
 		a.statCommand(), a.verifyCommand(), a.repairCommand(), a.compactCommand(), a.backupCommand(), a.restoreCommand(),
-		a.benchCommand(), a.versionCommand(),
+		a.topCommand(), a.benchCommand(), a.versionCommand(),
 	)
 	return root
 }
