@@ -44,8 +44,9 @@ import (
 )
 
 func main() {
+	// A second signal changes nothing: --drain bounds how long the first one takes, and some supervisors send two.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
+	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "httpservice:", err)

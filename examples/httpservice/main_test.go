@@ -321,6 +321,7 @@ func TestRequestUnderWayFinishes(t *testing.T) {
 		}
 		return errors.Is(err, syscall.ECONNREFUSED)
 	}, 20*time.Second, time.Millisecond)
+	p.terminate(t) // once more, as supervisors do
 	_, err = io.WriteString(conn, `{"n": 7}`)
 	require.NoError(t, err)
 	res, err := http.ReadResponse(answers, nil)
