@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests everything in the repository: format, vet, staticcheck, builds for all supported platforms,
 # tests with the race detector, the same again with released mappings made inaccessible, the
-# failure suites (power, calls, file systems, processes), stress, and a short run of every fuzz target.
+# failure suites (power, calls, file systems, processes), the examples, stress, and a short run of every fuzz target.
 # Tests that need root, loop devices, mkfs.ext4, mkfs.xfs or mkfs.btrfs are skipped where these are missing.
 #
 #   scripts/test.sh          what CI runs: about 25 minutes on 2 cores
@@ -32,8 +32,9 @@ if [ -d /dev/shm ]; then
 	FREYJA_FAST_DIR=$(mktemp -d /dev/shm/freyja-XXXXXX)
 	chmod 755 "$FREYJA_FAST_DIR" # some tests are run as nobody
 	export FREYJA_FAST_DIR
-	trap 'rm -rf "$FREYJA_FAST_DIR"' EXIT
 fi
+programs=$(mktemp -d)
+trap 'rm -rf "$programs" "${FREYJA_FAST_DIR:-}"' EXIT
 
 modules=(. benchmarks metrics/prometheus)
 platforms=(linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64)
@@ -91,6 +92,20 @@ FREYJA_POISON=1 go test -race -count=1 -timeout "$test_timeout" \
 
 step "tests without the race detector: those that count allocations, and failures of calls and power"
 go test -count=1 -timeout "$test_timeout" -run "Alloc|Example|Frozen|EveryCallFails|PowerFailure|Limit" ./...
+
+# Their tests ran above; this is what somebody sees who has just cloned the repository.
+step "examples, run without arguments"
+go build -o "$programs" ./examples/...
+for example in examples/*/; do
+	example=$(basename "$example")
+	echo "-- $example"
+	case $example in
+	# It serves until it is told to end, and has to end well then; its test asks it for documents.
+	httpservice) timeout --preserve-status --kill-after=20s 3s "$programs/$example" | tee "$programs/out" ;;
+	*) timeout --kill-after=20s 60s "$programs/$example" | tee "$programs/out" ;;
+	esac
+	[ -s "$programs/out" ]
+done
 
 step "stress, all modes, $stress_time"
 scripts/stress.sh --for "$stress_time"
