@@ -357,7 +357,6 @@ func TestUsageErrors(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	for _, args := range [][]string{
 		{"get"},
-		{"get", "a", "b"},
 		{"del"},
 		{"put", "a"},
 		{"put", "", "x"},

@@ -17,7 +17,13 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
+
+func init() {
+	cobra.EnableCommandSorting = false // the help lists what is used most first
+}
 
 func main() {
 	// A reader of ours that has seen enough (head, less) makes the next write fail with EPIPE

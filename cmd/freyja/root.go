@@ -59,15 +59,25 @@ func (a *app) rootCommand() *cobra.Command {
 
 Every command but bench, version and completion needs the store's folder, from --dir or the
 environment variable FREYJA_DIR. One process at a time can have a store open for writing, and
-none can read it meanwhile.
+none can read it meanwhile; any number can read it at the same time.
+
+What a command is asked for goes to standard output, all else to standard error; progress is shown
+only where standard error is a terminal. Keys and values may hold any bytes. Ctrl-C stops each command
+cleanly: what it had stored stays, and no half-written file does. A second Ctrl-C ends it at once, and
+loses no more than a crash does.
+
+With --json a command prints what it did, or the pairs it was asked for, as JSON: names do not change,
+sizes are in bytes, times in seconds. The help of each command lists the names. Errors stay what they are
+without it, a line on standard error and an exit code; where there is something to report in spite of an
+error, as from an import that met a bad line, it is reported.
 
 Exit codes:
   0    done
   1    the key is not there, or the condition of the command does not hold
   2    the command line is wrong
   3    the store cannot be used or is damaged: locked, corrupt, not a store, disk full, I/O error
-  4    the input of an import or a restore cannot be read, or is bad
-  130  interrupted; what had been imported or compacted stays, and no half-written file does`,
+  4    the input of an import or a restore, or a file of keys, cannot be read, or is bad
+  130  interrupted; what had been imported, deleted or compacted stays, and no half-written file does`,
 		Example: `  freyja --dir data import packages.json
   freyja --dir data get left-pad
   freyja --dir data backup data.backup
@@ -85,12 +95,24 @@ Exit codes:
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.PersistentFlags().StringVar(&a.dirFlag, "dir", "", "the store's `folder` (default: $"+dirEnv+")")
-	root.AddCommand(
-		a.importCommand(), a.exportCommand(), a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
-		a.statCommand(), a.verifyCommand(), a.repairCommand(), a.compactCommand(), a.backupCommand(), a.restoreCommand(),
-		a.benchCommand(), a.versionCommand(),
-	)
+	_ = root.MarkPersistentFlagDirname("dir") // fails only for a flag that does not exist
+	addGroup(root, "Keys and values", a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
+		a.importCommand(), a.exportCommand())
+	addGroup(root, "Whole stores", a.initCommand(), a.backupCommand(), a.restoreCommand())
+	addGroup(root, "Health", a.statCommand(), a.verifyCommand(), a.repairCommand(), a.compactCommand())
+	addGroup(root, "This program", a.benchCommand(), a.versionCommand())
+	root.SetCompletionCommandGroupID("This program")
+	root.SetHelpCommandGroupID("This program")
 	return root
+}
+
+// addGroup adds commands under a heading, in their order.
+func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title + ":"})
+	for _, cmd := range commands {
+		cmd.GroupID = title
+		root.AddCommand(cmd)
+	}
 }
 
 // dir is the store's folder.
