@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
 
 	"github.com/freyjadb/freyja"
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runMainEnv) != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	testscript.Main(m, map[string]func(){"freyja": main}) // for the scripts: on their PATH
 }
 
 // outcome is what a run of the tool left.

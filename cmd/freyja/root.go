@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -85,7 +87,7 @@ Exit codes:
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		// Cobra has checked commands, flags and arguments when it comes here.
 		PersistentPreRun: func(*cobra.Command, []string) { a.started = true },
@@ -104,6 +106,18 @@ Exit codes:
 	root.SetCompletionCommandGroupID("This program")
 	root.SetHelpCommandGroupID("This program")
 	return root
+}
+
+// knownCommand is for the root, which gets as arguments what is no command.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	root.SuggestionsMinimumDistance = 2 // edits
+	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+		return usagef("there is no command %q; did you mean %s?", args[0], strings.Join(like, " or "))
+	}
+	return usagef("there is no command %q", args[0])
 }
 
 // addGroup adds commands under a heading, in their order.
@@ -171,12 +185,20 @@ func (a *app) existingDir() (string, error) {
 func requireEmpty(dir string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
+	case len(entries) > 0 && isStore(dir):
+		return fmt.Errorf("the folder %q is not empty: it is a freyja store already", dir)
 	case len(entries) > 0:
 		return fmt.Errorf("the folder %q is not empty, and the store needs one of its own", dir)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
 	return nil
+}
+
+// isStore guesses by the manifest, for an error to say.
+func isStore(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "MANIFEST"))
+	return err == nil
 }
 
 // openReadOnly opens a store that exists and leaves its files as they are.

@@ -201,7 +201,7 @@ func (r *statReport) writeRecovery(w io.Writer) {
 		state = "after a writer that did not close the store"
 	}
 	took := time.Duration(rec.Seconds * float64(time.Second)).Round(10 * time.Microsecond)
-	fmt.Fprintf(w, "\nopened %s, in %v: %d records (%s) read from %d segments\n",
+	fmt.Fprintf(w, "\nopened %s, in %v: %d records (%s) in %d segments\n",
 		state, took, rec.Records, iec(rec.Bytes), rec.Segments)
 	for _, cut := range rec.Cuts {
 		fmt.Fprintln(w, cutLine(freyja.Cut(cut)))
