@@ -39,8 +39,8 @@ while it goes on reading and writing.
 JSON: file, keys, bytes (the backup's length), seconds; on standard output, or on standard error if the
 backup goes to standard output.`,
 		Example: `  freyja --dir data backup data.backup
-  freyja --dir data backup - | zstd > data.backup.zst
-  set -o pipefail; freyja --dir data backup - | ssh host 'cat > data.backup'`,
+  freyja --dir data backup - | gzip > data.backup.gz
+  freyja --dir data backup data.backup --json | jq .bytes`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.backup(args[0], asJSON) },
 	}

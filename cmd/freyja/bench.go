@@ -62,7 +62,7 @@ JSON: keys, value_bytes, durability, goroutines, gomaxprocs, puts_per_second, re
 latency of a read in nanoseconds: p50_ns, p99_ns, p999_ns.`,
 		Example: `  freyja bench --keys 100000 --duration 1s --goroutines 8
   freyja --dir try bench --durability always --keys 1000 --duration 1s --json`,
-		Args:              cobra.NoArgs,
+		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(*cobra.Command, []string) error { return a.bench(opts) },
 	}

@@ -39,7 +39,7 @@ JSON: dir, segments (rewritten), outputs (segments made), bytes_copied, bytes_re
 expired (records dropped), seconds.`,
 		Example: `  freyja --dir data compact
   freyja --dir data compact --json | jq .bytes_reclaimed`,
-		Args:              cobra.NoArgs,
+		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(*cobra.Command, []string) error { return a.compact(asJSON) },
 	}

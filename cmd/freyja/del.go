@@ -33,8 +33,8 @@ JSON: deleted, absent: how many keys were there and how many were not.`,
 Delete all keys with a prefix, whatever bytes they hold (first into a file: a store that is being read
 is locked against writers):
 
-  freyja --dir data scan --prefix tmp/ --keys-only --null > keys
-  freyja --dir data del --keys-from keys --null --json`,
+  freyja --dir data scan --prefix tmp/ --keys-only --encoding hex > keys
+  freyja --dir data del --keys-from keys --key-encoding hex --json`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(_ *cobra.Command, args []string) error { return a.del(args, from, asJSON) },
 	}

@@ -39,7 +39,7 @@ JSON: file, pairs, bytes (of keys and values), seconds. It is the report that --
 standard output, or to standard error if the pairs go to standard output: they are JSON anyway.`,
 		Example: `  freyja --dir data export pairs.jsonl
   freyja --dir data export --prefix user/ | jq -r .key
-  freyja --dir data export | zstd > pairs.jsonl.zst
+  freyja --dir data export | gzip > pairs.jsonl.gz
 
 Into a store with more shards:
 

@@ -33,7 +33,7 @@ not UTF-8 is base64 and called key_base64 or value_base64. There is no line for 
 		Example: `  freyja --dir data get left-pad
   freyja --dir data get --key-encoding hex 00ff > value.bin
   freyja --dir data get user/1 user/2 --json
-  freyja --dir data get --keys-from keys.txt | sort | uniq -c`,
+  freyja --dir data get --keys-from keys.txt | sort`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(_ *cobra.Command, args []string) error { return a.get(args, opts) },
 	}

@@ -66,9 +66,9 @@ is only about a machine that dies meanwhile. Ctrl-C stops after the pair at hand
 JSON, also after Ctrl-C and bad lines: dir, pairs, bytes (of keys and values), skipped, first_skipped (what
 was wrong with it), on_disk, seconds. on_disk is false if the store failed (exit code 3).`,
 		Example: `  freyja --dir data import packages.json
-  zcat events.jsonl.gz | freyja --dir data import - --format jsonl --skip-bad
+  gzip -dc events.jsonl.gz | freyja --dir data import - --format jsonl --skip-bad
   freyja --dir data import --tree ~/src
-  freyja --dir data import words.tsv --shards 64 --durability never`,
+  freyja --dir words import words.tsv --shards 64 --durability never --json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.importFrom(args[0], opts) },
 	}

@@ -33,7 +33,7 @@ A folder that has something in it is left as it is, and the exit code is 3.
 JSON: dir, shards.`,
 		Example: `  freyja --dir cache init
   freyja --dir sessions init --shards 64 --json`,
-		Args:              cobra.NoArgs,
+		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(*cobra.Command, []string) error { return a.init(shards, asJSON) },
 	}

@@ -73,6 +73,9 @@ func (a *app) put(name, value string, opts putOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := checkPair(key, val); err != nil {
+		return err
+	}
 	db, err := a.open(nil)
 	if err != nil {
 		return err
@@ -98,6 +101,19 @@ func (a *app) put(name, value string, opts putOptions) (err error) {
 	}
 	if !stored {
 		return fmt.Errorf("put %q: %w", name, errKeyPresent)
+	}
+	return nil
+}
+
+// checkPair refuses what no store can hold before one is made.
+func checkPair(key, value []byte) error {
+	switch {
+	case len(key) == 0:
+		return fmt.Errorf("put: %w", freyja.ErrInvalidKey)
+	case len(key) > freyja.MaxKeySize:
+		return fmt.Errorf("put: %d bytes, and %d are the most: %w", len(key), freyja.MaxKeySize, freyja.ErrKeyTooLarge)
+	case len(value) > freyja.MaxValueSize:
+		return fmt.Errorf("put: more than %d bytes: %w", freyja.MaxValueSize, freyja.ErrValueTooLarge)
 	}
 	return nil
 }

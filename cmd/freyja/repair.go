@@ -38,7 +38,7 @@ JSON: dir, damages (as in verify), quarantined (files), segments, records, bytes
 seconds.`,
 		Example: `  freyja --dir data verify || freyja --dir data repair
   freyja --dir data repair --json | jq .damages`,
-		Args:              cobra.NoArgs,
+		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(*cobra.Command, []string) error { return a.repair(asJSON) },
 	}

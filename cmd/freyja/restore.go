@@ -36,9 +36,12 @@ When restore exits with 0, the store is on disk, has been opened, and the last l
 error says how many keys it has.
 
 JSON: dir, keys, live_bytes, shards, seconds.`,
-		Example: `  freyja --dir data restore data.backup
-  zstdcat data.backup.zst | freyja --dir data restore -
-  freyja --dir old backup - | freyja --dir new restore - --shards 64`,
+		Example: `  freyja --dir again restore data.backup
+  gzip -dc data.backup.gz | freyja --dir unpacked restore - --json
+
+Into a store with more shards:
+
+  freyja --dir data backup - | freyja --dir wider restore - --shards 64`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.restore(args[0], shards, asJSON) },
 	}

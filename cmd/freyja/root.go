@@ -120,6 +120,14 @@ func knownCommand(root *cobra.Command, args []string) error {
 	return usagef("there is no command %q", args[0])
 }
 
+// noArguments is cobra.NoArgs with an error that does not speak of commands.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%s takes no argument, and %q is one", cmd.Name(), args[0])
+	}
+	return nil
+}
+
 // addGroup adds commands under a heading, in their order.
 func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
 	root.AddGroup(&cobra.Group{ID: title, Title: title + ":"})

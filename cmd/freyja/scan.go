@@ -39,10 +39,10 @@ not UTF-8 is base64 and called key_base64 or value_base64. --keys-only and --val
 		Example: `  freyja --dir data scan --limit 10 --encoding quoted
   freyja --dir data scan --prefix user/ --keys-only | sort
   freyja --dir data scan --encoding base64 | cut -f 1
-  freyja --dir data scan --prefix ff00 --key-encoding hex
+  freyja --dir data scan --prefix ff00 --key-encoding hex --encoding hex
   freyja --dir data scan --prefix user/ --json | jq -r .value
   freyja --dir data scan --keys-only --null | tr -cd '\0' | wc -c`,
-		Args:              cobra.NoArgs,
+		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(*cobra.Command, []string) error { return a.scan(opts) },
 	}

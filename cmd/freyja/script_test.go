@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ func TestScripts(t *testing.T) {
 			"exits":    scriptExits,
 			"allbytes": scriptAllBytes,
 			"flip":     scriptFlip,
+			"pairs":    scriptPairs,
 			"until":    scriptUntil,
 		},
 		RequireExplicitExec: true,
@@ -52,6 +54,18 @@ func scriptAllBytes(ts *testscript.TestScript, _ bool, args []string) {
 		all = append(all, byte(min(b, 511-b)))
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), all, 0o600))
+}
+
+// pairs FILE N makes a TSV file of N lines with about 110 bytes each: of some thousands of them a pipe holds
+// only the first.
+func scriptPairs(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	var text bytes.Buffer
+	for i := range n {
+		fmt.Fprintf(&text, "key-%d\t%0100d\n", i, i)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text.Bytes(), 0o600))
 }
 
 // flip STORE TEXT damages the record that holds TEXT.

@@ -89,7 +89,7 @@ of a store in use: what stat opens has none.`,
 		Example: `  freyja --dir data stat
   freyja --dir data stat --no-shards
   freyja --dir data stat --json | jq .total.keys`,
-		Args:              cobra.NoArgs,
+		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(*cobra.Command, []string) error { return a.stat(opts) },
 	}

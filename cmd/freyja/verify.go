@@ -43,7 +43,7 @@ if it is known, and reason. A store that does not open has open_error.`,
 		Example: `  freyja --dir data verify
   freyja --dir data verify --json | jq -r '.damages[] | "\(.file) \(.offset)"'
   freyja --dir data verify || echo "the store is damaged"`,
-		Args:              cobra.NoArgs,
+		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(*cobra.Command, []string) error { return a.verify(asJSON) },
 	}

@@ -28,7 +28,7 @@ a build in a checkout, with the version of Go and the platform.
 JSON: version, revision (of a build in a checkout), go, os, arch.`,
 		Example: `  freyja version
   freyja version --json | jq -r .go`,
-		Args:              cobra.NoArgs,
+		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON {
