@@ -99,13 +99,13 @@ func (a *app) bench(opts benchOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	ctx, stop := a.interruptible() // first: Ctrl-C must not leave the store that benchDir makes
+	defer stop()
 	dir, remove, err := a.benchDir()
 	if err != nil {
 		return err
 	}
 	defer remove()
-	ctx, stop := a.interruptible()
-	defer stop()
 	db, err := freyja.Open(dir, &freyja.Options{Durability: durability})
 	if err != nil {
 		return err
