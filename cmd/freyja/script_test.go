@@ -25,6 +25,10 @@ func TestScripts(t *testing.T) {
 			"pairs":    scriptPairs,
 			"until":    scriptUntil,
 		},
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("GORACE", os.Getenv("GORACE")) // see TestMain
+			return nil
+		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})
