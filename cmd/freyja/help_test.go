@@ -96,7 +96,7 @@ func exampleFiles(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	store := filepath.Join(dir, "data")
-	fill(t, store, &freyja.Options{Durability: freyja.Never}, map[string]string{
+	fill(t, store, &freyja.Options{Shards: 2, Durability: freyja.Never}, map[string]string{
 		"left-pad": "1.3.0", "user/1": "ann", "user/2": "bob", "tmp/1": "x", "tmp/\n": "y", "\x00\xff": "binary", "\xff\x00": "z",
 	})
 	put := func(name, text string) {
