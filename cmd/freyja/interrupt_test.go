@@ -147,3 +147,18 @@ func TestBenchInterrupted(t *testing.T) {
 	require.Equal(t, exitInterrupted, exitStatus(t, cmd.Wait()), &stderr)
 	require.Empty(t, folder(t, tmp))
 }
+
+// What an import stored before Ctrl-C, it reports as JSON, too.
+func TestImportInterruptedReportsInJSON(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	got := runInterrupted(t, dir, "import", "--json", write(t, "pairs.tsv", "a\t1\nb\t2\n"))
+	require.Equal(t, exitInterrupted, got.code, got.stderr)
+	require.Equal(t, "freyja: interrupted\n", got.stderr)
+	var report importReport
+	decode(t, got.stdout, &report)
+	require.True(t, report.OnDisk)
+	db, err := freyja.Open(dir, &freyja.Options{ReadOnly: true})
+	require.NoError(t, err)
+	require.EqualValues(t, db.Len(), report.Pairs)
+	require.NoError(t, db.Close())
+}
