@@ -11,29 +11,44 @@ import (
 	"github.com/freyjadb/freyja"
 )
 
+// backupReport is what backup --json prints.
+type backupReport struct {
+	File    string  `json:"file"`
+	Keys    int64   `json:"keys"`
+	Bytes   int64   `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+}
+
 func (a *app) backupCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "backup FILE|-",
 		Short: "Write the whole store to one file",
 		Long: `backup writes the store as it is at one instant to FILE, or with "-" to standard output: one stream
 with checksums, without dead records, that restore makes a store of. Keys that expire keep the time at
-which they do. The last line on standard error says how many keys the backup holds. backup opens the store without changing it.
+which they do. The last line on standard error says how many keys the backup holds. backup opens the
+store without changing it.
 
 FILE is written under its name with ".tmp" behind and gets its name when it is complete and on disk;
 a backup that has the name stays until then. What goes to standard output is complete only if
 backup exits with 0.
 
 A store that a service has open is locked. Such a service takes its backups itself, with DB.Backup,
-while it goes on reading and writing.`,
+while it goes on reading and writing.
+
+JSON: file, keys, bytes (the backup's length), seconds; on standard output, or on standard error if the
+backup goes to standard output.`,
 		Example: `  freyja --dir data backup data.backup
-  freyja --dir data backup - | zstd > data.backup.zst
-  set -o pipefail; freyja --dir data backup - | ssh host 'cat > data.backup'`,
+  freyja --dir data backup - | gzip > data.backup.gz
+  freyja --dir data backup data.backup --json | jq .bytes`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return a.backup(args[0]) },
+		RunE: func(_ *cobra.Command, args []string) error { return a.backup(args[0], asJSON) },
 	}
+	addJSON(cmd, &asJSON)
+	return cmd
 }
 
-func (a *app) backup(name string) (err error) {
+func (a *app) backup(name string, asJSON bool) (err error) {
 	if name == "-" && isTerminal(a.stdout) {
 		return usagef("a backup is not for a terminal to show; redirect it, or give a FILE")
 	}
@@ -51,6 +66,9 @@ func (a *app) backup(name string) (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if asJSON {
+		return writeJSON(a.reportTo(name), backupReport{name, info.Keys, info.Bytes, info.Duration.Seconds()})
 	}
 	fmt.Fprintf(a.stderr, "backed up %d keys, %d bytes (%s) in %.2f s\n",
 		info.Keys, info.Bytes, iec(info.Bytes), info.Duration.Seconds())

@@ -8,10 +8,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -58,19 +56,22 @@ Without --dir the store lies in the system's folder for temporary files and is r
 With it the folder must be empty or missing, and the store stays. FREYJA_DIR is not heeded.
 
 This is a quick look. scripts/bench.sh in the source measures with care: scaling, reads beside a
-writer, batches, other engines.`,
-		Example: `  freyja bench
-  freyja bench --keys 10000000 --duration 10s --goroutines 8
-  freyja --dir /mnt/fast/try bench --durability always --keys 10000 --json`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.bench(opts) },
+writer, batches, other engines.
+
+JSON: keys, value_bytes, durability, goroutines, gomaxprocs, puts_per_second, reads_per_second, reads, and the
+latency of a read in nanoseconds: p50_ns, p99_ns, p999_ns.`,
+		Example: `  freyja bench --keys 100000 --duration 1s --goroutines 8
+  freyja --dir try bench --durability always --keys 1000 --duration 1s --json`,
+		Args:              noArguments,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(*cobra.Command, []string) error { return a.bench(opts) },
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&opts.keys, "keys", 1_000_000, "keys to load, of 16 bytes")
 	flags.IntVar(&opts.valueSize, "value-size", 100, "`bytes` of a value, at least 8")
 	flags.IntVar(&opts.goroutines, "goroutines", runtime.GOMAXPROCS(0), "goroutines that read")
 	flags.DurationVar(&opts.duration, "duration", 3*time.Second, "how long to read")
-	flags.StringVar(&opts.durability, "durability", freyja.Never.String(), "never, periodic or always")
+	addDurability(cmd, &opts.durability, freyja.Never, "never, periodic or always")
 	flags.BoolVar(&opts.json, "json", false, "print JSON")
 	return cmd
 }
@@ -98,13 +99,13 @@ func (a *app) bench(opts benchOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	ctx, stop := a.interruptible() // first: Ctrl-C must not leave the store that benchDir makes
+	defer stop()
 	dir, remove, err := a.benchDir()
 	if err != nil {
 		return err
 	}
 	defer remove()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	db, err := freyja.Open(dir, &freyja.Options{Durability: durability})
 	if err != nil {
 		return err

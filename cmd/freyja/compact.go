@@ -33,13 +33,17 @@ compaction copies; a full disk ends it and leaves the rest as it was.
 
 Ctrl-C stops it within a moment: what has been compacted stays so, nothing is lost, and the exit code
 is 130. A store that a service has open compacts itself; compact is for one that nobody has open,
-before it is copied or put away.`,
+before it is copied or put away.
+
+JSON: dir, segments (rewritten), outputs (segments made), bytes_copied, bytes_reclaimed, tombstones and
+expired (records dropped), seconds.`,
 		Example: `  freyja --dir data compact
   freyja --dir data compact --json | jq .bytes_reclaimed`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.compact(asJSON) },
+		Args:              noArguments,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(*cobra.Command, []string) error { return a.compact(asJSON) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, sizes in bytes")
+	addJSON(cmd, &asJSON)
 	return cmd
 }
 

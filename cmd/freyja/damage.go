@@ -2,34 +2,25 @@ package main
 
 import (
 	"fmt"
-	"unicode/utf8"
 
 	"github.com/freyjadb/freyja"
 )
 
 // damageReport is freyja.Damage as --json prints it.
 type damageReport struct {
-	Shard  int    `json:"shard"` // -1: a file of the whole store
-	File   string `json:"file"`
-	Offset int64  `json:"offset"`
-	Bytes  int64  `json:"bytes"` // 0: its end is not known
-	// Key is there if it is known and UTF-8, KeyBase64 if it is known and not.
-	Key       string `json:"key,omitempty"`
-	KeyBase64 []byte `json:"key_base64,omitempty"`
-	Reason    string `json:"reason"`
+	Shard   int    `json:"shard"` // -1: a file of the whole store
+	File    string `json:"file"`
+	Offset  int64  `json:"offset"`
+	Bytes   int64  `json:"bytes"` // 0: its end is not known
+	jsonKey        // of the damaged record, if it is known
+	Reason  string `json:"reason"`
 }
 
 // newDamageReports is [] in JSON if there are none, not null.
 func newDamageReports(damages []freyja.Damage) []damageReport {
 	reports := make([]damageReport, 0, len(damages))
 	for _, d := range damages {
-		r := damageReport{Shard: d.Shard, File: d.File, Offset: d.Offset, Bytes: d.Bytes, Reason: d.Reason}
-		if utf8.Valid(d.Key) {
-			r.Key = string(d.Key)
-		} else {
-			r.KeyBase64 = d.Key
-		}
-		reports = append(reports, r)
+		reports = append(reports, damageReport{d.Shard, d.File, d.Offset, d.Bytes, newJSONKey(d.Key), d.Reason})
 	}
 	return reports
 }

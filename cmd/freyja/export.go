@@ -9,8 +9,17 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// exportReport is what export --json prints.
+type exportReport struct {
+	File    string  `json:"file"`
+	Pairs   int64   `json:"pairs"`
+	Bytes   int64   `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+}
+
 func (a *app) exportCommand() *cobra.Command {
 	var prefix prefixFlag
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "export [FILE | -]",
 		Short: "Write all pairs as JSON Lines, which import reads back",
@@ -24,10 +33,13 @@ backup is faster, smaller, and checksummed; export is for other programs, and fo
 
 FILE is written under its name with ".tmp" behind and gets its name when it is complete and on disk;
 a file that has the name stays until then. The last line on standard error says how many pairs were
-exported. export opens the store without changing it.`,
+exported. export opens the store without changing it.
+
+JSON: file, pairs, bytes (of keys and values), seconds. It is the report that --json is about, and it goes to
+standard output, or to standard error if the pairs go to standard output: they are JSON anyway.`,
 		Example: `  freyja --dir data export pairs.jsonl
   freyja --dir data export --prefix user/ | jq -r .key
-  freyja --dir data export | zstd > pairs.jsonl.zst
+  freyja --dir data export | gzip > pairs.jsonl.gz
 
 Into a store with more shards:
 
@@ -38,14 +50,15 @@ Into a store with more shards:
 			if len(args) == 1 {
 				name = args[0]
 			}
-			return a.export(name, prefix)
+			return a.export(name, prefix, asJSON)
 		},
 	}
 	prefix.addFlags(cmd)
+	addJSON(cmd, &asJSON)
 	return cmd
 }
 
-func (a *app) export(name string, prefixFlag prefixFlag) (err error) {
+func (a *app) export(name string, prefixFlag prefixFlag, asJSON bool) (err error) {
 	prefix, err := prefixFlag.decode()
 	if err != nil {
 		return err
@@ -79,7 +92,11 @@ func (a *app) export(name string, prefixFlag prefixFlag) (err error) {
 		return err
 	}
 	e.progress.done()
-	e.report(a.stderr, time.Since(start))
+	took := time.Since(start)
+	if asJSON {
+		return writeJSON(a.reportTo(name), exportReport{name, e.pairs, e.bytes, took.Seconds()})
+	}
+	e.report(a.stderr, took)
 	return nil
 }
 

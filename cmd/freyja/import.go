@@ -20,6 +20,18 @@ type importOptions struct {
 	durability  string
 	shards      int
 	segmentSize int64
+	json        bool
+}
+
+// importReport is what import --json prints.
+type importReport struct {
+	Dir          string  `json:"dir"`
+	Pairs        int64   `json:"pairs"`
+	Bytes        int64   `json:"bytes"`
+	Skipped      int64   `json:"skipped"`
+	FirstSkipped string  `json:"first_skipped,omitempty"`
+	OnDisk       bool    `json:"on_disk"`
+	Seconds      float64 `json:"seconds"`
 }
 
 func (a *app) importCommand() *cobra.Command {
@@ -49,11 +61,14 @@ store. With --skip-bad such lines are counted instead. (In a JSON object that is
 cannot be stored; where the object itself is broken, nothing can be read beyond.)
 
 When import reports how many pairs it stored, they are on disk, whatever --durability says: that
-is only about a machine that dies meanwhile. Ctrl-C stops after the pair at hand, and reports too.`,
+is only about a machine that dies meanwhile. Ctrl-C stops after the pair at hand, and reports too.
+
+JSON, also after Ctrl-C and bad lines: dir, pairs, bytes (of keys and values), skipped, first_skipped (what
+was wrong with it), on_disk, seconds. on_disk is false if the store failed (exit code 3).`,
 		Example: `  freyja --dir data import packages.json
-  zcat events.jsonl.gz | freyja --dir data import - --format jsonl --skip-bad
+  gzip -dc events.jsonl.gz | freyja --dir data import - --format jsonl --skip-bad
   freyja --dir data import --tree ~/src
-  freyja --dir data import words.tsv --shards 64 --durability never`,
+  freyja --dir words import words.tsv --shards 64 --durability never --json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return a.importFrom(args[0], opts) },
 	}
@@ -61,18 +76,21 @@ is only about a machine that dies meanwhile. Ctrl-C stops after the pair at hand
 	flags.StringVar(&opts.format, "format", string(formatAuto), "auto, json, jsonl or tsv")
 	flags.BoolVar(&opts.tree, "tree", false, "import the files below a folder")
 	flags.BoolVar(&opts.skipBad, "skip-bad", false, "count bad lines instead of stopping at the first")
-	flags.StringVar(&opts.durability, "durability", freyja.Periodic.String(),
+	addDurability(cmd, &opts.durability, freyja.Periodic,
 		"when pairs are on disk during the import: never, periodic (each second) or always (each pair)")
-	flags.IntVar(&opts.shards, "shards", 0, "shards of a store that is created, a power of two (default: the library's)")
-	flags.Int64Var(&opts.segmentSize, "segment-size", 0, "largest segment in `bytes` (default: the library's)")
-	for name, values := range map[string][]string{
-		"format":     {"auto", "json", "jsonl", "tsv"},
-		"durability": {"never", "periodic", "always"},
-	} {
-		_ = cmd.RegisterFlagCompletionFunc(name, // fails only for a flag that does not exist
-			cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-	}
+	flags.IntVar(&opts.shards, "shards", 0, fmt.Sprintf("shards of a store that is created, a power of two (default: %d)", freyja.DefaultShards))
+	flags.Int64Var(&opts.segmentSize, "segment-size", 0, fmt.Sprintf("largest segment in `bytes` (default: %d)", freyja.DefaultSegmentSize))
+	addJSON(cmd, &opts.json)
+	_ = cmd.RegisterFlagCompletionFunc("format", // fails only for a flag that does not exist
+		cobra.FixedCompletions([]string{"auto", "json", "jsonl", "tsv"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// addDurability adds --durability.
+func addDurability(cmd *cobra.Command, name *string, normally freyja.Durability, usage string) {
+	cmd.Flags().StringVar(name, "durability", normally.String(), usage)
+	_ = cmd.RegisterFlagCompletionFunc("durability", // fails only for a flag that does not exist
+		cobra.FixedCompletions([]string{"never", "periodic", "always"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // importFrom finds the input, then opens the store: a mistyped file name creates no store.
@@ -107,7 +125,15 @@ func (a *app) importFrom(from string, opts importOptions) error {
 	if in.tree != nil {
 		im.skipped += in.tree.leftOut
 	}
-	im.report(a.stderr, time.Since(start), err)
+	took := time.Since(start)
+	if !opts.json {
+		im.report(a.stderr, took, err)
+		return err
+	}
+	dir, _ := a.dir() // the store was opened
+	if reportErr := writeJSON(a.stdout, im.newReport(dir, took, err)); err == nil {
+		err = reportErr
+	}
 	return err
 }
 
@@ -221,6 +247,15 @@ func (im *importer) skip(err error) error {
 		im.firstBad = err
 	}
 	return nil
+}
+
+func (im *importer) newReport(dir string, took time.Duration, err error) importReport {
+	report := importReport{Dir: dir, Pairs: im.pairs, Bytes: im.bytes, Skipped: im.skipped,
+		OnDisk: exitCode(err) != exitStore, Seconds: took.Seconds()}
+	if im.firstBad != nil {
+		report.FirstSkipped = im.firstBad.Error()
+	}
+	return report
 }
 
 // report writes the closing line. Only a store that was closed without an error has all of it on disk.

@@ -11,6 +11,19 @@ import (
 // word, and holds a value three times.
 type lineWriter struct{ w *bufio.Writer }
 
+// key writes a line without a value.
+func (l lineWriter) key(key []byte) error { return l.one(nameKey, key) }
+
+// value writes a line without a key.
+func (l lineWriter) value(value []byte) error { return l.one(nameValue, value) }
+
+func (l lineWriter) one(name string, b []byte) error {
+	_ = l.w.WriteByte('{')
+	l.member(name, b)
+	_, err := l.w.WriteString("}\n")
+	return err
+}
+
 // pair writes one line. bufio.Writer keeps its first error, so the last write tells.
 func (l lineWriter) pair(key, value []byte) error {
 	_ = l.w.WriteByte('{')

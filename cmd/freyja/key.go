@@ -28,20 +28,31 @@ func (e *keyEncoding) addFlag(cmd *cobra.Command, what string) {
 
 // decode turns an argument into the key it stands for.
 func (e keyEncoding) decode(arg string) ([]byte, error) {
-	var key []byte
-	var err error
-	switch e {
-	case keyRaw:
-		key = []byte(arg)
-	case keyHex:
-		key, err = hex.DecodeString(arg)
-	case keyBase64:
-		key, err = base64.StdEncoding.DecodeString(arg)
-	default:
-		return nil, usagef("--key-encoding %q is not one of raw, hex, base64", string(e))
+	if err := e.check(); err != nil {
+		return nil, err
 	}
+	key, err := e.bytes([]byte(arg))
 	if err != nil {
 		return nil, usagef("key %q is not %s: %w", arg, e, err)
 	}
 	return key, nil
+}
+
+func (e keyEncoding) check() error {
+	switch e {
+	case keyRaw, keyHex, keyBase64:
+		return nil
+	}
+	return usagef("--key-encoding %q is not one of raw, hex, base64", string(e))
+}
+
+// bytes is what text stands for. It may be text itself.
+func (e keyEncoding) bytes(text []byte) ([]byte, error) {
+	switch e {
+	case keyHex:
+		return hex.AppendDecode(nil, text)
+	case keyBase64:
+		return base64.StdEncoding.AppendDecode(nil, text)
+	}
+	return text, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -12,8 +13,12 @@ import (
 const progressEvery = 100 * time.Millisecond
 
 // progress draws how far a command is, for a person at a terminal; otherwise it is nil, which
-// all its methods take.
-type progress struct{ bar *progressbar.ProgressBar }
+// all its methods take. Goroutines that read ahead may still report when the command is done.
+type progress struct {
+	mu   sync.Mutex // guards all below: the bar takes its own lock, but not to clear itself
+	bar  *progressbar.ProgressBar
+	over bool // it is off the screen and stays so
+}
 
 // newProgress says what is being done and shows size bytes to come, with rate and time left; -1:
 // nobody knows how many, and only what is done and the rate are shown.
@@ -33,12 +38,14 @@ func newPairProgress(w io.Writer, doing string, pairs int64) *progress {
 }
 
 func newBar(w io.Writer, doing string, size int64, unit ...progressbar.Option) *progress {
-	return &progress{progressbar.NewOptions64(size, append(unit,
+	return &progress{bar: progressbar.NewOptions64(size, append(unit,
 		progressbar.OptionSetDescription(doing),
 		progressbar.OptionSetWriter(w),
 		progressbar.OptionSetPredictTime(true),
 		progressbar.OptionThrottle(progressEvery),
 		progressbar.OptionSetWidth(30),
+		// No spinner that turns by itself: it goes on behind the end, and draws over the report.
+		progressbar.OptionSetSpinnerChangeInterval(0),
 		progressbar.OptionClearOnFinish(),
 	)...)}
 }
@@ -46,27 +53,36 @@ func newBar(w io.Writer, doing string, size int64, unit ...progressbar.Option) *
 // A bar that cannot be drawn is no reason to stop a command: its errors are dropped.
 
 func (p *progress) add(bytes int) {
-	if p != nil {
-		_ = p.bar.Add(bytes)
-	}
+	p.draw(func() { _ = p.bar.Add(bytes) })
 }
 
 // upTo is the function that the library's long operations report to.
 func (p *progress) upTo(done, total int64) {
-	if p == nil {
-		return
-	}
-	if p.bar.GetMax64() != total {
-		p.bar.ChangeMax64(total)
-	}
-	_ = p.bar.Set64(min(done, total))
+	p.draw(func() {
+		if p.bar.GetMax64() != total {
+			p.bar.ChangeMax64(total)
+		}
+		_ = p.bar.Set64(min(done, total))
+	})
 }
 
 // done takes the bar off the screen.
 func (p *progress) done() {
-	if p != nil {
+	p.draw(func() {
 		_ = p.bar.Clear()
-		_ = p.bar.Exit()
+		p.over = true
+	})
+}
+
+// draw calls change, unless there is no bar, or none any more.
+func (p *progress) draw(change func()) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over {
+		change()
 	}
 }
 

@@ -32,13 +32,17 @@ that keep the bytes. A key whose newest record was damaged is gone afterwards, o
 a backup if that will not do. A sound store is left as it is.
 
 repair exits with 0 when the store opens afterwards. It may be interrupted and run again. It works in
-place: if there is room, copy the folder first.`,
+place: if there is room, copy the folder first.
+
+JSON: dir, damages (as in verify), quarantined (files), segments, records, bytes (what the store holds now),
+seconds.`,
 		Example: `  freyja --dir data verify || freyja --dir data repair
   freyja --dir data repair --json | jq .damages`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.repair(asJSON) },
+		Args:              noArguments,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(*cobra.Command, []string) error { return a.repair(asJSON) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, sizes in bytes")
+	addJSON(cmd, &asJSON)
 	return cmd
 }
 

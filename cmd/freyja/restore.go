@@ -12,8 +12,18 @@ import (
 	"github.com/freyjadb/freyja"
 )
 
+// restoreReport is what restore --json prints.
+type restoreReport struct {
+	Dir       string  `json:"dir"`
+	Keys      int64   `json:"keys"`
+	LiveBytes int64   `json:"live_bytes"`
+	Shards    int     `json:"shards"`
+	Seconds   float64 `json:"seconds"`
+}
+
 func (a *app) restoreCommand() *cobra.Command {
 	var shards int
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "restore FILE|-",
 		Short: "Make a store from a backup",
@@ -23,19 +33,25 @@ backed up: so a store gets another number of shards. Keys expire when they would
 
 A backup that is damaged or cut short is an error with exit code 4 and leaves no store; so does Ctrl-C.
 When restore exits with 0, the store is on disk, has been opened, and the last line on standard
-error says how many keys it has.`,
-		Example: `  freyja --dir data restore data.backup
-  zstdcat data.backup.zst | freyja --dir data restore -
-  freyja --dir old backup - | freyja --dir new restore - --shards 64`,
+error says how many keys it has.
+
+JSON: dir, keys, live_bytes, shards, seconds.`,
+		Example: `  freyja --dir again restore data.backup
+  gzip -dc data.backup.gz | freyja --dir unpacked restore - --json
+
+Into a store with more shards:
+
+  freyja --dir data backup - | freyja --dir wider restore - --shards 64`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return a.restore(args[0], shards) },
+		RunE: func(_ *cobra.Command, args []string) error { return a.restore(args[0], shards, asJSON) },
 	}
 	cmd.Flags().IntVar(&shards, "shards", 0, "shards of the store, a power of two (default: as many as the backed-up store had)")
+	addJSON(cmd, &asJSON)
 	return cmd
 }
 
 // restore finds the input first: a mistyped file name makes no store.
-func (a *app) restore(from string, shards int) error {
+func (a *app) restore(from string, shards int, asJSON bool) error {
 	dir, err := a.dir()
 	if err != nil {
 		return err
@@ -54,7 +70,7 @@ func (a *app) restore(from string, shards int) error {
 	if err := a.restoreFile(ctx, file, dir, shards); err != nil {
 		return err
 	}
-	return a.reportRestored(time.Since(start))
+	return a.reportRestored(dir, time.Since(start), asJSON)
 }
 
 func (a *app) restoreFile(ctx context.Context, file *inputFile, dir string, shards int) error {
@@ -82,13 +98,17 @@ func (b backupReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (a *app) reportRestored(took time.Duration) error {
+func (a *app) reportRestored(dir string, took time.Duration, asJSON bool) (err error) {
 	db, err := a.openReadOnly()
 	if err != nil {
 		return fmt.Errorf("the restored store does not open: %w", err)
 	}
+	defer closing(db, &err)
 	u := db.Usage()
+	if asJSON {
+		return writeJSON(a.stdout, restoreReport{dir, u.Keys, u.LiveBytes, len(u.Shards), took.Seconds()})
+	}
 	fmt.Fprintf(a.stderr, "restored %d keys (%s) in %d shards in %.2f s\n",
 		u.Keys, iec(u.LiveBytes), len(u.Shards), took.Seconds())
-	return db.Close()
+	return nil
 }

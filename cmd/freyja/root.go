@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -59,15 +61,25 @@ func (a *app) rootCommand() *cobra.Command {
 
 Every command but bench, version and completion needs the store's folder, from --dir or the
 environment variable FREYJA_DIR. One process at a time can have a store open for writing, and
-none can read it meanwhile.
+none can read it meanwhile; any number can read it at the same time.
+
+What a command is asked for goes to standard output, all else to standard error; progress is shown
+only where standard error is a terminal. Keys and values may hold any bytes. Ctrl-C stops each command
+cleanly: what it had stored stays, and no half-written file does. A second Ctrl-C ends it at once, and
+loses no more than a crash does.
+
+With --json a command prints what it did, or the pairs it was asked for, as JSON: names do not change,
+sizes are in bytes, times in seconds. The help of each command lists the names. Errors stay what they are
+without it, a line on standard error and an exit code; where there is something to report in spite of an
+error, as from an import that met a bad line, it is reported.
 
 Exit codes:
   0    done
   1    the key is not there, or the condition of the command does not hold
   2    the command line is wrong
   3    the store cannot be used or is damaged: locked, corrupt, not a store, disk full, I/O error
-  4    the input of an import or a restore cannot be read, or is bad
-  130  interrupted; what had been imported or compacted stays, and no half-written file does`,
+  4    the input of an import or a restore, or a file of keys, cannot be read, or is bad
+  130  interrupted; what had been imported, deleted or compacted stays, and no half-written file does`,
 		Example: `  freyja --dir data import packages.json
   freyja --dir data get left-pad
   freyja --dir data backup data.backup
@@ -75,7 +87,7 @@ Exit codes:
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		// Cobra has checked commands, flags and arguments when it comes here.
 		PersistentPreRun: func(*cobra.Command, []string) { a.started = true },
@@ -85,12 +97,44 @@ Exit codes:
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.PersistentFlags().StringVar(&a.dirFlag, "dir", "", "the store's `folder` (default: $"+dirEnv+")")
-	root.AddCommand(
-		a.importCommand(), a.exportCommand(), a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
-		a.statCommand(), a.verifyCommand(), a.repairCommand(), a.compactCommand(), a.backupCommand(), a.restoreCommand(),
-		a.topCommand(), a.benchCommand(), a.versionCommand(),
-	)
+	_ = root.MarkPersistentFlagDirname("dir") // fails only for a flag that does not exist
+	addGroup(root, "Keys and values", a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
+		a.importCommand(), a.exportCommand())
+	addGroup(root, "Whole stores", a.initCommand(), a.backupCommand(), a.restoreCommand())
+	addGroup(root, "Health", a.statCommand(), a.topCommand(), a.verifyCommand(), a.repairCommand(), a.compactCommand())
+	addGroup(root, "This program", a.benchCommand(), a.versionCommand())
+	root.SetCompletionCommandGroupID("This program")
+	root.SetHelpCommandGroupID("This program")
 	return root
+}
+
+// knownCommand is for the root, which gets as arguments what is no command.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	root.SuggestionsMinimumDistance = 2 // edits
+	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+		return usagef("there is no command %q; did you mean %s?", args[0], strings.Join(like, " or "))
+	}
+	return usagef("there is no command %q", args[0])
+}
+
+// noArguments is cobra.NoArgs with an error that does not speak of commands.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%s takes no argument, and %q is one", cmd.Name(), args[0])
+	}
+	return nil
+}
+
+// addGroup adds commands under a heading, in their order.
+func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title + ":"})
+	for _, cmd := range commands {
+		cmd.GroupID = title
+		root.AddCommand(cmd)
+	}
 }
 
 // dir is the store's folder.
@@ -149,12 +193,20 @@ func (a *app) existingDir() (string, error) {
 func requireEmpty(dir string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
+	case len(entries) > 0 && isStore(dir):
+		return fmt.Errorf("the folder %q is not empty: it is a freyja store already", dir)
 	case len(entries) > 0:
 		return fmt.Errorf("the folder %q is not empty, and the store needs one of its own", dir)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
 	return nil
+}
+
+// isStore guesses by the manifest, for an error to say.
+func isStore(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "MANIFEST"))
+	return err == nil
 }
 
 // openReadOnly opens a store that exists and leaves its files as they are.

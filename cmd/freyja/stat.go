@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -16,30 +15,43 @@ import (
 // statReport is what stat --json prints. Its names are an interface: programs read them.
 type statReport struct {
 	Dir      string       `json:"dir"`
-	Total    statUsage    `json:"total"`
-	Shards   []statUsage  `json:"shards"`
+	Total    statTotal    `json:"total"`
+	Shards   []statUsage  `json:"shards,omitempty"` // no store has none: they were not asked for
 	Recovery statRecovery `json:"recovery"`
 }
 
-// statUsage is freyja.Usage of the store or of a shard.
+// statTotal is freyja.Usage of the store.
+type statTotal struct {
+	statUsage
+	Snapshots             int     `json:"snapshots"`
+	OldestSnapshotSeconds float64 `json:"oldest_snapshot_seconds"`
+}
+
+// statUsage is freyja.Usage of a shard.
 type statUsage struct {
-	Keys       int64 `json:"keys"`
-	LiveBytes  int64 `json:"live_bytes"`
-	DeadBytes  int64 `json:"dead_bytes"`
-	DiskBytes  int64 `json:"disk_bytes"`
-	IndexBytes int64 `json:"index_bytes"`
-	Segments   int   `json:"segments"`
+	Keys          int64 `json:"keys"`
+	LiveBytes     int64 `json:"live_bytes"`
+	DeadBytes     int64 `json:"dead_bytes"`
+	ExpiredBytes  int64 `json:"expired_bytes"`
+	DiskBytes     int64 `json:"disk_bytes"`
+	DetachedBytes int64 `json:"detached_bytes"`
+	IndexBytes    int64 `json:"index_bytes"`
+	Segments      int   `json:"segments"`
 }
 
 // statRecovery is freyja.RecoveryReport.
 type statRecovery struct {
-	Clean    bool      `json:"clean"`
-	Segments int       `json:"segments"`
-	Records  int64     `json:"records"`
-	Bytes    int64     `json:"bytes"`
-	Cuts     []statCut `json:"cuts"`
-	Removed  []string  `json:"removed"`
-	Seconds  float64   `json:"seconds"`
+	Clean        bool      `json:"clean"`
+	Segments     int       `json:"segments"`
+	Records      int64     `json:"records"`
+	Bytes        int64     `json:"bytes"`
+	SavedIndexes int       `json:"saved_indexes"`
+	Hints        int       `json:"hints"`
+	Scanned      int       `json:"scanned"`
+	JournalBytes int64     `json:"journal_bytes"`
+	Cuts         []statCut `json:"cuts"`
+	Removed      []string  `json:"removed"`
+	Seconds      float64   `json:"seconds"`
 }
 
 // statCut is freyja.Cut.
@@ -52,24 +64,41 @@ type statCut struct {
 	Quarantine string `json:"quarantine"`
 }
 
+// statOptions are the flags of stat.
+type statOptions struct {
+	noShards, json bool
+}
+
 func (a *app) statCommand() *cobra.Command {
-	var asJSON bool
+	var opts statOptions
 	cmd := &cobra.Command{
 		Use:   "stat",
 		Short: "Show what a store holds and how it opened",
 		Long: `stat opens the store without changing it and prints its totals, a line for each shard, and what
 opening it found. The first bar of a shard is its keys against those of the fullest shard, the
-second its dead bytes (overwritten or deleted) against all it holds. Sizes are in bytes of 1024.`,
+second its dead bytes (overwritten or deleted) against all it holds. Sizes are in bytes of 1024.
+
+JSON: dir; total with keys (those that have expired count until they are overwritten or compacted),
+live_bytes, dead_bytes, expired_bytes (an estimate, a part of live_bytes), disk_bytes, detached_bytes (of
+files that are removed but still read), index_bytes (memory), segments, snapshots and
+oldest_snapshot_seconds; shards, a list of the same but the last two; recovery with clean (the last
+writer closed the store), segments, records and bytes, saved_indexes, hints and scanned (shards opened
+from their saved index, segments from their hint file, segments read), journal_bytes, cuts (shard,
+file, offset, bytes, reason, quarantine), removed (files), seconds. detached_bytes and snapshots are those
+of a store in use: what stat opens has none.`,
 		Example: `  freyja --dir data stat
+  freyja --dir data stat --no-shards
   freyja --dir data stat --json | jq .total.keys`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.stat(asJSON) },
+		Args:              noArguments,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(*cobra.Command, []string) error { return a.stat(opts) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, sizes in bytes")
+	cmd.Flags().BoolVar(&opts.noShards, "no-shards", false, "leave out the shards")
+	addJSON(cmd, &opts.json)
 	return cmd
 }
 
-func (a *app) stat(asJSON bool) (err error) {
+func (a *app) stat(opts statOptions) (err error) {
 	db, err := a.openReadOnly()
 	if err != nil {
 		return err
@@ -80,7 +109,10 @@ func (a *app) stat(asJSON bool) (err error) {
 		return err
 	}
 	report := newStatReport(dir, db.Usage(), db.Recovery())
-	if asJSON {
+	if opts.noShards {
+		report.Shards = nil
+	}
+	if opts.json {
 		return writeJSON(a.stdout, report)
 	}
 	return report.writeTable(a.stdout)
@@ -88,21 +120,10 @@ func (a *app) stat(asJSON bool) (err error) {
 
 func newStatReport(dir string, usage freyja.Usage, rec freyja.RecoveryReport) statReport {
 	report := statReport{
-		Dir:    dir,
-		Total:  newStatUsage(usage),
-		Shards: make([]statUsage, 0, len(usage.Shards)),
-		Recovery: statRecovery{
-			Clean:    rec.Clean,
-			Segments: rec.Segments,
-			Records:  rec.Records,
-			Bytes:    rec.Bytes,
-			Cuts:     make([]statCut, 0, len(rec.Cuts)), // [] in JSON, not null
-			Removed:  append([]string{}, rec.Removed...),
-			Seconds:  rec.Duration.Seconds(),
-		},
-	}
-	for _, cut := range rec.Cuts {
-		report.Recovery.Cuts = append(report.Recovery.Cuts, statCut(cut))
+		Dir:      dir,
+		Total:    statTotal{newStatUsage(usage), usage.Snapshots, usage.OldestSnapshot.Seconds()},
+		Shards:   make([]statUsage, 0, len(usage.Shards)),
+		Recovery: newStatRecovery(rec),
 	}
 	for _, s := range usage.Shards {
 		report.Shards = append(report.Shards, newStatUsage(s))
@@ -111,13 +132,27 @@ func newStatReport(dir string, usage freyja.Usage, rec freyja.RecoveryReport) st
 }
 
 func newStatUsage(u freyja.Usage) statUsage {
-	return statUsage{u.Keys, u.LiveBytes, u.DeadBytes, u.DiskBytes, u.IndexBytes, u.Segments}
+	return statUsage{u.Keys, u.LiveBytes, u.DeadBytes, u.ExpiredBytes, u.DiskBytes, u.DetachedBytes, u.IndexBytes, u.Segments}
 }
 
-func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+func newStatRecovery(rec freyja.RecoveryReport) statRecovery {
+	r := statRecovery{
+		Clean:        rec.Clean,
+		Segments:     rec.Segments,
+		Records:      rec.Records,
+		Bytes:        rec.Bytes,
+		SavedIndexes: rec.SavedIndexes,
+		Hints:        rec.Hints,
+		Scanned:      rec.Scanned,
+		JournalBytes: rec.JournalBytes,
+		Cuts:         make([]statCut, 0, len(rec.Cuts)), // [] in JSON, not null
+		Removed:      append([]string{}, rec.Removed...),
+		Seconds:      rec.Duration.Seconds(),
+	}
+	for _, cut := range rec.Cuts {
+		r.Cuts = append(r.Cuts, statCut(cut))
+	}
+	return r
 }
 
 func (r *statReport) writeTable(w io.Writer) error {
@@ -126,10 +161,13 @@ func (r *statReport) writeTable(w io.Writer) error {
 	fmt.Fprintf(&text, "%s\n\n", r.Dir)
 	fmt.Fprintf(&text, "keys      %d\n", t.Keys)
 	fmt.Fprintf(&text, "live      %s\n", iec(t.LiveBytes))
+	if t.ExpiredBytes > 0 {
+		fmt.Fprintf(&text, "expired   %s of that, about\n", iec(t.ExpiredBytes))
+	}
 	fmt.Fprintf(&text, "dead      %s (%.1f %%)\n", iec(t.DeadBytes), 100*share(t.DeadBytes, t.LiveBytes+t.DeadBytes))
 	fmt.Fprintf(&text, "disk      %s\n", iec(t.DiskBytes))
 	fmt.Fprintf(&text, "index     %s (%.1f bytes a key)\n", iec(t.IndexBytes), share(t.IndexBytes, t.Keys))
-	fmt.Fprintf(&text, "segments  %d\n\n", t.Segments)
+	fmt.Fprintf(&text, "segments  %d\n", t.Segments)
 	r.writeShards(&text)
 	r.writeRecovery(&text)
 	_, err := io.WriteString(w, text.String())
@@ -137,6 +175,10 @@ func (r *statReport) writeTable(w io.Writer) error {
 }
 
 func (r *statReport) writeShards(w io.Writer) {
+	if len(r.Shards) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
 	var fullest int64
 	for _, s := range r.Shards {
 		fullest = max(fullest, s.Keys)
@@ -159,7 +201,7 @@ func (r *statReport) writeRecovery(w io.Writer) {
 		state = "after a writer that did not close the store"
 	}
 	took := time.Duration(rec.Seconds * float64(time.Second)).Round(10 * time.Microsecond)
-	fmt.Fprintf(w, "\nopened %s, in %v: %d records (%s) read from %d segments\n",
+	fmt.Fprintf(w, "\nopened %s, in %v: %d records (%s) in %d segments\n",
 		state, took, rec.Records, iec(rec.Bytes), rec.Segments)
 	for _, cut := range rec.Cuts {
 		fmt.Fprintln(w, cutLine(freyja.Cut(cut)))

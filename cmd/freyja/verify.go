@@ -35,14 +35,19 @@ nothing is damaged, it says how much it has read and exits with 0.
 
 A store whose damage keeps it from opening is not read: the error names the place that Open met first.
 The unfinished end of a log, as a crash leaves it, is no damage: the next command that
-writes cuts it off and says so.`,
+writes cuts it off and says so.
+
+JSON: dir, sound, segments, records, bytes (what was read and is sound), damages, seconds. Each of damages
+has shard (-1: a file of the whole store), file, offset, bytes (0: the end is not known), key or key_base64
+if it is known, and reason. A store that does not open has open_error.`,
 		Example: `  freyja --dir data verify
   freyja --dir data verify --json | jq -r '.damages[] | "\(.file) \(.offset)"'
-  freyja --dir data verify || mail -s 'store damaged' ops < /dev/null`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.verify(asJSON) },
+  freyja --dir data verify || echo "the store is damaged"`,
+		Args:              noArguments,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(*cobra.Command, []string) error { return a.verify(asJSON) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, sizes in bytes")
+	addJSON(cmd, &asJSON)
 	return cmd
 }
 
