@@ -71,7 +71,8 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	flags.IntVar(&c.keep, "keep", 7, "how many backups are kept")
 	flags.IntVar(&c.accounts, "accounts", 1000, "how many accounts a new store gets")
 	flags.DurationVar(&c.pause, "pause", 100*time.Microsecond, "time between two transfers")
-	flags.Func("at", "time of day of the backup, such as 03:30; without it there is one now, and the program ends", func(s string) (err error) {
+	const at = "`time` of day of the backup, such as 03:30; without it there is one now, and the program ends"
+	flags.Func("at", at, func(s string) (err error) {
 		c.nightly = true
 		c.at, err = parseTimeOfDay(s)
 		return err
@@ -136,8 +137,8 @@ func serve(ctx context.Context, c config, db *freyja.DB, stdout io.Writer, log *
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(stdout, "backed up %d accounts to %s, restored them, and found all the money\ntransfers: %d before, %d meanwhile\n",
-			db.Len()-1, filepath.Base(path), before, bank.transfers.Load()-before)
+		_, err = fmt.Fprintf(stdout, "backed up %d accounts to %s, restored them, and found all the money\n"+
+			"transfers: %d before, %d meanwhile\n", bank.accounts, filepath.Base(path), before, bank.transfers.Load()-before)
 		return err
 	}
 	if !c.nightly {

@@ -46,15 +46,18 @@ func openLog(path string) (*freyjaDBLog, error) {
 // Close closes the file.
 func (l *freyjaDBLog) Close() error { return l.file.Close() }
 
-var errDamagedLog = errors.New("damaged record: let FreyjaDB open its store once, which cuts what it had not finished, and look at what is left")
+var errDamagedLog = errors.New("damaged record: let FreyjaDB open its store once, " +
+	"which cuts off what is not whole and all behind it, and see what is left")
 
-// next returns the next write. Anything but a whole record is an error, at the end of the file, too: FreyjaDB's process may have died
-// while it wrote that one, but it is not for a copy to decide what to leave out.
+// next returns the next write. A piece at the end that is shorter than a header is passed over, as FreyjaDB does: its process died
+// while it wrote that. Any other piece of a record is an error: it is not for a copy to decide what to leave out.
 func (l *freyjaDBLog) next() (write, error) {
 	l.buf = append(l.buf[:0], make([]byte, headerSize)...)
-	if _, err := io.ReadFull(l.reader, l.buf); err == io.EOF {
+	switch _, err := io.ReadFull(l.reader, l.buf); err {
+	case nil:
+	case io.EOF, io.ErrUnexpectedEOF:
 		return write{}, io.EOF
-	} else if err != nil {
+	default:
 		return write{}, l.fail(err)
 	}
 	keySize := binary.LittleEndian.Uint32(l.buf[4:])

@@ -13,7 +13,7 @@
 //	curl -X PUT -d '{"name": "Sif", "age": 30}' http://127.0.0.1:43121/docs/user/1
 //	curl -i http://127.0.0.1:43121/docs/user/1                 # the document, with an ETag
 //	curl -i -H 'If-None-Match: "..."' http://127.0.0.1:43121/docs/user/1    # 304 while nobody has written it
-//	curl http://127.0.0.1:43121/docs/user/1?field=name         # "Sif", from the decoded document
+//	curl 'http://127.0.0.1:43121/docs/user/1?field=name'       # "Sif", from the decoded document
 //	curl -X DELETE http://127.0.0.1:43121/docs/user/1
 //	curl http://127.0.0.1:43121/debug/vars
 //

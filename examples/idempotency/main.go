@@ -67,6 +67,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if *clients < 1 || *claimFor <= 0 || *keepFor <= 0 {
+		return errors.New("--clients, --claim and --keep must be more than 0")
+	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if *dir == "" {
 		if *dir, err = os.MkdirTemp("", "freyja-idempotency-"); err != nil {
