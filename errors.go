@@ -9,7 +9,8 @@ import (
 // The errors a store returns. Each is tested for with errors.Is: what comes back is wrapped with
 // the operation, and where a file is involved with its quoted path and the offset in it.
 var (
-	// ErrKeyNotFound: the key is absent, deleted or expired.
+	// ErrKeyNotFound: the key is absent, deleted or expired. It comes as it is, without operation or key: an answer
+	// that is as frequent as others should not cost an allocation.
 	ErrKeyNotFound = shard.ErrKeyNotFound
 	// ErrInvalidKey: the key is empty.
 	ErrInvalidKey = shard.ErrInvalidKey

@@ -13,8 +13,8 @@ import (
 
 // Version names one write of a key: AppendGetVersion returns that of what it read, and Unchanged tells whether the
 // key still has it. It is what package cache checks decoded values by. Versions are comparable. One means nothing
-// to another key, to another DB, or after the store was opened again, except that Sequence orders the
-// writes of a key for ever. It keeps nothing in memory or on disk.
+// to another key, to another DB, or after the store was opened again, except that Sequence goes on rising with
+// the writes of a key. It keeps nothing in memory or on disk.
 type Version = shard.Version
 
 // AppendGetVersion is AppendGet, and returns which write of the key it read. Unlike AppendGet it computes the

@@ -97,9 +97,16 @@ func New[V any](db *freyja.DB, opts Options[V]) (*Cache[V], error) {
 // A hit allocates nothing and takes no lock of this package; it costs a lookup in ristretto and one in the
 // store's index.
 func (c *Cache[V]) Get(key []byte) (value V, err error) {
+	value, _, err = c.GetVersion(key)
+	return value, err
+}
+
+// GetVersion is Get, and returns which write of the key the value was decoded from: for an ETag, for example.
+// It costs the same.
+func (c *Cache[V]) GetVersion(key []byte) (value V, version freyja.Version, err error) {
 	memory := c.values.Load()
 	if memory == nil {
-		return value, fmt.Errorf("freyja cache: get: %w", freyja.ErrClosed)
+		return value, version, fmt.Errorf("freyja cache: get: %w", freyja.ErrClosed)
 	}
 	h := xxhash.Sum64(key)
 	e, ok := memory.get(h)
@@ -111,36 +118,39 @@ func (c *Cache[V]) Get(key []byte) (value V, err error) {
 			}
 			c.counts.hits.add()
 			runtime.KeepAlive(memory)
-			return e.value, nil
+			return e.value, now, nil
 		}
 		if err != nil {
-			return value, err
+			return value, version, err
 		}
 		c.counts.stale.Add(1)
 	} else {
 		e = nil
 	}
 	c.counts.misses.Add(1)
-	value, err = c.miss(memory, h, key)
+	decoded, err := c.miss(memory, h, key)
 	if e != nil && err != nil {
 		memory.drop(h)
 	}
 	runtime.KeepAlive(memory)
-	return value, err
+	if err != nil {
+		return value, version, err
+	}
+	return decoded.value, decoded.version, nil
 }
 
 // miss decodes the value of key, or waits for who does.
-func (c *Cache[V]) miss(memory *values[V], h uint64, key []byte) (value V, err error) {
+func (c *Cache[V]) miss(memory *values[V], h uint64, key []byte) (*entry[V], error) {
 	version, err := c.db.Version(key)
 	if err != nil {
-		return value, err
+		return nil, err
 	}
 	flight := string(binary.LittleEndian.AppendUint64(append(make([]byte, 0, len(key)+8), key...), version.Sequence()))
 	e, err, _ := c.flights[h%flightStripes].Do(flight, func() (any, error) { return c.decode(memory, h, key) })
 	if err != nil {
-		return value, err
+		return nil, err
 	}
-	return e.(*entry[V]).value, nil
+	return e.(*entry[V]), nil
 }
 
 // decode reads the value of key, decodes it and puts it into memory.

@@ -81,11 +81,17 @@ func TestHit(t *testing.T) {
 	first := requireGet(t, c, "key", "value")
 	require.Same(t, first, requireGet(t, c, "key", "value"))
 	require.Same(t, first, requireGet(t, c, "key", "value"))
+	version, err := db.Version([]byte("key"))
+	require.NoError(t, err)
+	value, hit, err := c.GetVersion([]byte("key"))
+	require.NoError(t, err)
+	require.Same(t, first, value)
+	require.Equal(t, version, hit)
 	s := c.Stats()
 	require.Equal(t, int64(len("key")+len("value"))+overhead[*text](), s.Bytes)
 	s.Bytes = 0
-	require.Equal(t, Stats{Hits: 2, Misses: 1, Decodes: 1, MaxBytes: DefaultMaxCost}, s)
-	require.InDelta(t, 2.0/3, s.HitRatio(), 1e-9)
+	require.Equal(t, Stats{Hits: 3, Misses: 1, Decodes: 1, MaxBytes: DefaultMaxCost}, s)
+	require.InDelta(t, 3.0/4, s.HitRatio(), 1e-9)
 }
 
 // TestNeverStale: after each way to change a key past the cache, Get returns what the store has.
@@ -199,6 +205,29 @@ func TestCompactionKeepsValues(t *testing.T) {
 		require.True(t, ok)
 		require.NotEqual(t, before[n], e.version, "compaction moved nothing: the test shows nothing")
 	}
+}
+
+// TestGetVersion returns the version of the value that it returns, from memory or not.
+func TestGetVersion(t *testing.T) {
+	db := openStore(t, nil)
+	c := newCache(t, db, texts())
+	key := []byte("key")
+	for _, value := range []string{"older", "newer"} {
+		require.NoError(t, db.Put(key, []byte(value)))
+		want, err := db.Version(key)
+		require.NoError(t, err)
+		for range 2 {
+			got, version, err := c.GetVersion(key)
+			require.NoError(t, err)
+			require.Equal(t, value, got.s)
+			require.Equal(t, want, version)
+			c.settle()
+		}
+	}
+	require.NoError(t, db.Delete(key))
+	_, version, err := c.GetVersion(key)
+	require.ErrorIs(t, err, freyja.ErrKeyNotFound)
+	require.Zero(t, version)
 }
 
 // TestHashCollision: a value in memory of another key with the same hash is not this key's.

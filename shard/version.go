@@ -30,10 +30,11 @@ type Version struct {
 }
 
 // Sequence is the record's sequence number. The writes to a shard are numbered from 1 in the order in which they
-// took effect, so of two versions of one key the higher is the newer.
+// took effect, so of two versions of one key the higher is the newer. The numbers go on when the store is opened
+// again, but those of writes that a dead machine took with it (under Periodic and Never) are given to others.
 func (v Version) Sequence() uint64 { return v.sequence }
 
-// Expiry is when the record expires, in Unix nanoseconds, 0 for never.
+// Expiry is when the record expires, in Unix nanoseconds, 0 for never: how long a key that PutTTL wrote has left.
 func (v Version) Expiry() int64 { return v.expiry }
 
 // GetVersion is Get, and returns the version of what it found as well. It always takes the path that looks at
