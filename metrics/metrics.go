@@ -90,9 +90,10 @@ func WriteFile(ctx context.Context, db *freyja.DB, path string, interval time.Du
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for first := true; ; first = false {
+		ended := ctx.Err() != nil // looked at first, so that the last is written after ctx has ended
 		snapshot := Take(db)
 		err := writeSnapshot(path, snapshot)
-		ended := snapshot.Stats.Closed || ctx.Err() != nil
+		ended = ended || snapshot.Stats.Closed
 		if err != nil && (first || ended) {
 			return fmt.Errorf("freyja: write metrics: %w", err)
 		}

@@ -140,7 +140,8 @@ type Cut struct {
 // Take asks the store for all that a Snapshot has: one call each of Stats, Usage and Recovery, with the cost of
 // these. A closed store may be asked.
 func Take(db *freyja.DB) *Snapshot {
-	stats, usage, recovery := db.Stats(), db.Usage(), db.Recovery()
+	// Usage first: if the store is closed in between, Stats says so, and nobody takes what Usage says for a loss.
+	usage, stats, recovery := db.Usage(), db.Stats(), db.Recovery()
 	return &Snapshot{Format: Format, Time: time.Now(), Stats: newStats(stats), Usage: newUsage(&usage), Recovery: newRecovery(&recovery)}
 }
 

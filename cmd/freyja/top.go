@@ -41,8 +41,14 @@ the first since the store was opened. Reads are estimated from samples: a few th
 needed for their numbers to mean something. A service that cannot be reached ends top only at the first
 try; later it goes on trying.
 
-JSON: time, name, seconds (that the rates are of), per_second, read_latency, write_latency and
-sync_latency (p50, p99, p999 in seconds, 0 for none), state, usage with its shards.`,
+JSON: time, name (of the store, if it has one), seconds (that the rates are of); per_second with reads,
+writes, batches, syncs, journal_bytes, segment_rolls, index_swaps, compactions, compacted_bytes,
+reclaimed_bytes, writer_blocked_seconds and space_waited_seconds (how many writers wait at a time);
+read_latency, write_latency and sync_latency with p50, p99 and p999 in seconds, 0 for none; state with
+closed, read_only, read_only_since and read_only_cause (if a sync failed), cold, compactions_running,
+compaction_failures (in all); usage with keys, live_bytes, dead_bytes, expired_bytes, disk_bytes,
+detached_bytes, index_bytes, segments, journal_bytes, quarantine_bytes, snapshots,
+oldest_snapshot_seconds and shards, a list with those of these names that a shard has.`,
 		Example: `  freyja top --count 1 stats.json
   freyja top --count 1 --json stats.json | jq .usage.keys
 With a service that serves its metrics: freyja top http://127.0.0.1:8080/debug/vars`,

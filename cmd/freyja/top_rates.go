@@ -20,7 +20,7 @@ type topReport struct {
 	State    topState      `json:"state"`
 	Usage    metrics.Usage `json:"usage"`
 	opened   time.Time
-	recovery metrics.Recovery
+	recovery *metrics.Recovery
 }
 
 // topRates are numbers a second.
@@ -104,7 +104,7 @@ func newTopReport(from, to *metrics.Snapshot, name string) *topReport {
 		Syncs:  newTopLatency(&a.SyncLatency, &b.SyncLatency),
 		State: topState{Closed: b.Closed, ReadOnly: b.ReadOnly, ReadOnlySince: b.ReadOnlySince, ReadOnlyCause: b.ReadOnlyCause,
 			Cold: b.Cold, CompactionsRunning: b.CompactionsRunning, CompactionFailures: b.CompactionFailures},
-		Usage: to.Usage, opened: b.Opened, recovery: to.Recovery,
+		Usage: to.Usage, opened: b.Opened, recovery: &to.Recovery,
 	}
 }
 

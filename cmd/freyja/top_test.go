@@ -335,10 +335,10 @@ func TestTopSaysWhatIsWrong(t *testing.T) {
 		"opened read-only":     {ReadOnly: true},
 		"are expected on disk": {Cold: true},
 	} {
-		r := &topReport{State: state}
+		r := &topReport{State: state, recovery: &metrics.Recovery{}}
 		require.Contains(t, r.topBlock("x", 0), want)
 	}
-	r := &topReport{State: topState{ReadOnlyCause: "disk on fire", ReadOnlySince: &since}}
+	r := &topReport{State: topState{ReadOnlyCause: "disk on fire", ReadOnlySince: &since}, recovery: &metrics.Recovery{}}
 	require.Contains(t, r.topBlock("x", 0), "disk on fire")
 	require.True(t, strings.HasSuffix(r.topLine(), "failed"))
 }
