@@ -231,6 +231,7 @@ type compaction struct {
 	now      int64
 	result   Compacted
 
+	visits    []*mmapio.Visit // of the inputs, which are read twice
 	copies    []copied
 	deletes   []keptDelete
 	removals  []removal
@@ -263,6 +264,7 @@ func (s *Shard) compact(ctx context.Context, inputs []*segment, progress func(in
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
 	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: time.Now().UnixNano()}
+	defer c.leave()
 	if err := c.run(); err != nil {
 		s.setPassing(0)
 		c.noteFault(err)
@@ -311,6 +313,9 @@ func (c *compaction) run() error {
 func (c *compaction) sortOut() error {
 	for _, seg := range c.inputs {
 		b := seg.bytes(seg.end)
+		pass := c.s.pass(c.ctx, seg, seg.end)
+		pass.visit.KeepUntilLeave()
+		c.visits = append(c.visits, pass.visit)
 		for at := int64(headerSize); at < seg.end; {
 			table := c.s.view.Load().table
 			if table == nil {
@@ -318,6 +323,11 @@ func (c *compaction) sortOut() error {
 			}
 			from := at
 			for at < min(from+paceStep, seg.end) {
+				if pass.due(b, at) {
+					if err := pass.step(b, at); err != nil {
+						return err
+					}
+				}
 				// A record with a wrong key would pass for a dead one, and one with a wrong length hide others.
 				r, reason := decodeRecord(b[at:], true)
 				if reason != "" {
@@ -333,6 +343,14 @@ func (c *compaction) sortOut() error {
 		}
 	}
 	return nil
+}
+
+// leave gives the pages of the inputs back that were not in memory before. Where the inputs are removed they go with
+// them, once nobody has them mapped.
+func (c *compaction) leave() {
+	for _, v := range c.visits {
+		v.Leave()
+	}
 }
 
 // paceStep is how many bytes are read or copied between looks at the clock and the context.

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -272,8 +273,10 @@ func (s *Shard) sealRolled(r reach) error {
 
 // hintForSeal reads a segment that the writer has left.
 func (s *Shard) hintForSeal(seg *segment, r reach) (h *hint, err error) {
+	pass := s.pass(context.Background(), seg, r.end) // it was written a moment ago: nothing is given back
+	defer pass.visit.Leave()
 	err = guarded(func() error {
-		h, err = s.cfg.hintOf(seg, r.end, false)
+		h, err = s.cfg.hintOf(seg, r.end, false, pass)
 		return err
 	})
 	return h, err
