@@ -71,6 +71,8 @@ type DB struct {
 	recovery  RecoveryReport
 	opened    time.Time
 
+	quarantined int64 // bytes in quarantine/ when the store was opened
+
 	reads     readSampler
 	health    shard.Health
 	manifest  manifestFile
@@ -116,6 +118,7 @@ func OpenContext(ctx context.Context, dir string, opts *Options) (*DB, error) {
 		err = fmt.Errorf("freyja: open %q: %w", dir, err)
 		return nil, errors.Join(err, db.abandon())
 	}
+	db.quarantined = shard.QuarantineSize(dir)
 	db.recovery.Duration = time.Since(db.opened)
 	db.logRecovery()
 	db.startLoops()

@@ -94,8 +94,13 @@ func (db *DB) Snapshot() (*Snapshot, error) {
 // Close gives up the snapshot: operations under way complete, later ones return ErrClosed. Closing
 // again does nothing. It always returns nil.
 func (s *Snapshot) Close() error {
-	s.frozen.Store(nil)
+	f := s.frozen.Swap(nil)
 	s.entry.remove()
+	if f != nil {
+		for _, sh := range f.shards {
+			sh.LetGo()
+		}
+	}
 	return nil
 }
 

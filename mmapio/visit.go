@@ -45,8 +45,10 @@ type visits struct {
 	left []Range // guarded by mu; what those that have left would have given back
 }
 
-// Range is a part of a file, in bytes.
-type Range struct{ From, To int64 }
+// Range is a part of a file.
+type Range struct {
+	From, To int64 // offsets in bytes; To is behind it
+}
 
 // visitStep is how much is asked about and read ahead at once: some hundred microseconds of reading from memory, a
 // millisecond or two of it from a disk.

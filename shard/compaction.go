@@ -484,6 +484,9 @@ func (c *compaction) removeInputs() {
 	s.counts.Compactions++
 	s.counts.CompactedBytes += c.result.BytesCopied
 	s.counts.ReclaimedBytes += c.result.BytesReclaimed
+	for _, seg := range c.inputs {
+		s.removed.Add(seg.disk)
+	}
 	s.mu.Unlock()
 	for _, seg := range c.inputs {
 		s.detach(seg)

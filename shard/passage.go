@@ -30,7 +30,9 @@ func (s *Shard) pass(ctx context.Context, seg *segment, end int64) *passage {
 
 // pass is Shard.pass for a segment that nobody writes to.
 func (seg *segment) pass(ctx context.Context, end int64) *passage {
-	return &passage{ctx, seg.mapping.Visit(end)}
+	p := &passage{ctx, seg.mapping.Visit(end)}
+	p.visit.Reach(headerSize, min(headerSize, end)) // before anything is looked at, which may have the kernel read ahead
+	return p
 }
 
 // due reports whether step is to be called before the record at offset at of b is read, the segment up to its end. Were

@@ -36,6 +36,18 @@ func Quarantine(storeDir, name string, b []byte) (path string, err error) {
 	return path, nil
 }
 
+// QuarantineSize is the length of the files that the quarantine of the store in a folder has. What cannot be looked at
+// is not in it: nothing depends on it.
+func QuarantineSize(storeDir string) (n int64) {
+	entries, _ := os.ReadDir(quarantineDir(storeDir))
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			n += info.Size()
+		}
+	}
+	return n
+}
+
 // freeName returns path, or path with a number behind it, such that no file has the name.
 func freeName(path string) string {
 	name := path
