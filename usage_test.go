@@ -63,6 +63,7 @@ func TestSnapshotLetsGo(t *testing.T) {
 	fill()
 	_, err = db.Compact(t.Context())
 	require.NoError(t, err)
+	time.Sleep(200 * time.Millisecond) // the collector was asked for, and runs
 	require.Greater(t, db.Usage().DetachedBytes, int64(64<<20))
 	require.NoError(t, snapshot.Close())
 	require.Eventually(t, func() bool { return db.Usage().DetachedBytes == 0 }, 30*time.Second, 10*time.Millisecond)

@@ -22,12 +22,15 @@ const scanBatch = 32
 // Scan calls fn for every key that begins with prefix, in the order of the log: segment by segment, the
 // one with the oldest record first, and front to back in each. It reads the records in sequence and asks
 // the index which of them is the newest of its key. It stops at the first error of fn, which it
-// returns, or of a record, and with that of ctx, which it looks at once a MiB or so. What it has read stays in memory
+// returns, or of a record, and with that of ctx, which it looks at before each segment and once a MiB or so in it. What it has read stays in memory
 // only where it was before (mmapio.Visit). The caller runs it under the fault guard.
 func (f *Frozen) Scan(ctx context.Context, prefix []byte, fn func(Entry) error) error {
 	spans := slices.Clone(f.spans)
 	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.minSeq, b.minSeq) })
 	for _, sp := range spans {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("scan stopped before %q: %w", sp.seg.path, err)
+		}
 		if err := f.scanSpan(ctx, sp, prefix, fn); err != nil {
 			return err
 		}
