@@ -466,6 +466,7 @@ func (db *DB) Close() error {
 	}
 	db.closed = true
 	close(db.done)
+	coldStores.leave(db)
 	db.compactor.stop()
 	db.loops.Wait()
 	err := db.abandon()
