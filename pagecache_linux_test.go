@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/freyjadb/freyja/mmapio"
 )
 
 // TestPageCacheIsLeftAsItWas has what reads the whole store read one of which a part is in memory: that part stays
@@ -40,15 +42,21 @@ func TestPageCacheIsLeftAsItWas(t *testing.T) {
 	}
 }
 
+const partlyKeys, hotKeys = 40_000, 4_000
+
+func hotKey(i int) []byte { return fmt.Appendf(nil, "key %d", partlyKeys/2+i) }
+
 // partlyInMemory is a store of a few segments a shard, all on disk, of which the records of some keys are in memory too.
 func partlyInMemory(t *testing.T) *DB {
 	t.Helper()
 	dir := t.TempDir()
 	opts := &Options{Shards: 2, SegmentSize: 8 << 20, Durability: Never, DisableAutoCompact: true}
 	db := openStoreIn(t, dir, opts)
-	const keys, hot = 40_000, 4_000
 	value := make([]byte, 1000)
-	for i := range keys {
+	for i := range partlyKeys {
+		if i%3 == 0 {
+			require.NoError(t, db.Put(fmt.Appendf(nil, "key %d", i), value)) // dead
+		}
 		require.NoError(t, db.Put(fmt.Appendf(nil, "key %d", i), value))
 	}
 	large := bytes.Repeat([]byte("large"), 1<<20)
@@ -63,11 +71,44 @@ func partlyInMemory(t *testing.T) *DB {
 		}
 	}
 	db = openStoreIn(t, dir, opts)
-	for i := range hot {
-		_, err := db.Get(fmt.Appendf(nil, "key %d", keys/2+i))
+	for i := range hotKeys {
+		_, err := db.Get(hotKey(i))
 		require.NoError(t, err)
 	}
 	return db
+}
+
+// TestCompactionLeavesMemoryAsItWas: the output of a compaction is in memory where its inputs were.
+func TestCompactionLeavesMemoryAsItWas(t *testing.T) {
+	db := partlyInMemory(t)
+	before := db.Usage()
+	was, _, err := inMemory(db)
+	require.NoError(t, err)
+	stats, err := db.Compact(context.Background())
+	require.NoError(t, err)
+	require.Greater(t, stats.BytesCopied, before.LiveBytes/2)
+	require.True(t, eventually(func() bool { return db.Usage().DetachedBytes == 0 }))
+	now, all, err := inMemory(db)
+	require.NoError(t, err)
+	t.Logf("%d KiB in memory before, %d of %d now", was>>10, now>>10, all>>10)
+	// What was in memory beside the records that were read, and dead, is not there any more.
+	require.Greater(t, now, was/3)
+	// The kernel keeps what it wrote in pieces of up to some 128 KiB and forgets only whole ones: the segments here are
+	// small, and the beginning of each was in memory.
+	require.Less(t, now, was+all/4)
+	faults, _, ok := mmapio.DiskWaits()
+	for i := range hotKeys {
+		_, err := db.Get(hotKey(i))
+		require.NoError(t, err)
+	}
+	if after, _, _ := mmapio.DiskWaits(); ok {
+		require.Less(t, after-faults, int64(hotKeys/20), "what was read before the compaction is in memory")
+	}
+}
+
+func inMemory(db *DB) (resident, all int64, err error) {
+	resident, err = db.Resident()
+	return resident, db.Usage().DiskBytes, err
 }
 
 // pagesInMemory asks about each page of the segments in dir, by file.

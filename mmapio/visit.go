@@ -34,6 +34,7 @@ type Visit struct {
 	edge   int64    // up to there Reach has nothing to do
 	keep   bool     // nothing is given back before Leave
 	off    bool     // nothing is given back at all
+	cursor int      // in absent, of WasAbsent
 	absent []Range  // that was not in memory, and was not given back yet; rising
 	file   *os.File // opened with the first page that is to be given back
 }
@@ -95,13 +96,13 @@ func (v *Visit) Reach(at, to int64) {
 	}
 }
 
-// WasAbsent reports whether the page at an offset was not in memory before the visit. Offsets may only rise from
-// call to call, and what was given back is forgotten.
-func (v *Visit) WasAbsent(cursor *int, at int64) bool {
-	for *cursor < len(v.absent) && v.absent[*cursor].To <= at {
-		*cursor++
+// WasAbsent reports whether the page at an offset, which was reached and not given back, was not in memory before the
+// visit. Offsets may only rise from call to call.
+func (v *Visit) WasAbsent(at int64) bool {
+	for v.cursor < len(v.absent) && v.absent[v.cursor].To <= at {
+		v.cursor++
 	}
-	return *cursor < len(v.absent) && v.absent[*cursor].From <= at
+	return v.cursor < len(v.absent) && v.absent[v.cursor].From <= at
 }
 
 // alone reports whether no other visit of the mapping is under way.

@@ -249,6 +249,7 @@ type copied struct {
 	seg      *segment
 	offset   int64
 	size     int64
+	absent   bool // it begins on a page that was not in memory
 }
 
 // removal is the slot of a record that has expired.
@@ -390,7 +391,8 @@ func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r 
 	case r.kind == kindPut && !table.Holds(hash, loc):
 		return
 	case r.kind == kindPut && !expiredAt(r.expiry, c.now):
-		c.copies = append(c.copies, copied{hash: hash, from: loc, seg: seg, offset: at, size: r.size})
+		c.copies = append(c.copies, copied{hash: hash, from: loc, seg: seg, offset: at, size: r.size,
+			absent: c.visits[len(c.visits)-1].WasAbsent(at)})
 		return
 	case r.kind == kindPut:
 		c.removals = append(c.removals, removal{hash, loc, r.size})

@@ -273,7 +273,8 @@ func (s *Shard) sealRolled(r reach) error {
 
 // hintForSeal reads a segment that the writer has left.
 func (s *Shard) hintForSeal(seg *segment, r reach) (h *hint, err error) {
-	pass := s.pass(context.Background(), seg, r.end) // it was written a moment ago: nothing is given back
+	// What it wrote is in memory and stays there. What it had before it rested need not be.
+	pass := seg.pass(context.Background(), r.end)
 	defer pass.visit.Leave()
 	err = guarded(func() error {
 		h, err = s.cfg.hintOf(seg, r.end, false, pass)
