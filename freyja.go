@@ -458,6 +458,9 @@ func (db *DB) hash(key []byte) uint64 { return xxhash.Sum64(key) & db.hashMask }
 // Close returns nil everything is on disk, in every durability mode, and the lock is
 // free. Mappings are given back by the garbage collector, which Close wakes. Closing
 // again returns nil.
+//
+// It takes no context: it ends a compaction within 64 KiB of copying, and what it waits for then is the disk, in calls that the
+// kernel does not interrupt either; given up half-way it would leave what a kill leaves.
 func (db *DB) Close() error {
 	db.closeMu.Lock()
 	defer db.closeMu.Unlock()

@@ -91,10 +91,10 @@ func (c *compaction) open(id uint64) error {
 	seg.settleIn(c.tenancy)
 	seg.contents = c.hint.contents
 	seg.blockers = c.blockers
-	c.inherit(seg)
-	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil {
+	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil { // first, or more would be read than is asked for
 		s.cfg.Logger.Warn("advice for a sealed segment was refused", "segment", seg.path, "error", err)
 	}
+	c.inherit(seg)
 	c.output = seg
 	return nil
 }
