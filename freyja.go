@@ -37,6 +37,7 @@
 package freyja
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -74,6 +75,8 @@ type DB struct {
 
 	log *slog.Logger // Options.Logger, which names the store
 
+	quarantined int64 // bytes in quarantine/ when the store was opened
+
 	reads     readSampler
 	writes    writeSampler
 	batches   atomic.Int64 // applied
@@ -102,6 +105,14 @@ type DB struct {
 // known to be on disk; ErrReadOnly for a read-only Open of a store whose machine died under Always, if its journal has
 // writes that its segments lack: open it for writing once; and errors of the file system.
 func Open(dir string, opts *Options) (*DB, error) {
+	return OpenContext(context.Background(), dir, opts)
+}
+
+// OpenContext is Open, and stops when ctx ends before the store is open, with its error, wrapped: recovery looks at it once in
+// some MiB of what it reads, and before each file that it changes. Nothing is left open then, and the files are those of a recovery that was killed,
+// from which the next Open starts over. What it does not interrupt is one call to the file system, a sync most of all. Once
+// the store is open ctx means nothing to it.
+func OpenContext(ctx context.Context, dir string, opts *Options) (*DB, error) {
 	o, err := opts.withDefaults()
 	if err == nil && dir == "" {
 		err = fmt.Errorf("the folder's name is empty: %w", ErrInvalidOptions)
@@ -110,10 +121,11 @@ func Open(dir string, opts *Options) (*DB, error) {
 		return nil, fmt.Errorf("freyja: open %q: %w", dir, err)
 	}
 	db := newDB(dir, o)
-	if err := db.open(); err != nil {
+	if err := db.open(ctx); err != nil {
 		err = fmt.Errorf("freyja: open %q: %w", dir, err)
 		return nil, errors.Join(err, db.abandon())
 	}
+	db.quarantined = shard.QuarantineSize(dir)
 	db.recovery.Duration = time.Since(db.opened)
 	db.logRecovery()
 	db.startLoops()
@@ -132,31 +144,34 @@ func newDB(dir string, o Options) *DB {
 }
 
 // openLocked opens the store in dir read-only, for a caller that has its lock.
-func openLocked(dir string) (*DB, error) {
+func openLocked(ctx context.Context, dir string) (*DB, error) {
 	o, err := (&Options{ReadOnly: true}).withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	db := newDB(dir, o)
-	if err := db.openFiles(); err != nil {
+	if err := db.openFiles(ctx); err != nil {
 		return nil, errors.Join(err, db.abandon())
 	}
 	return db, nil
 }
 
 // open takes the lock, reads or makes the manifest, and recovers the shards.
-func (db *DB) open() error {
+func (db *DB) open(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := db.checkFolder(); err != nil {
 		return err
 	}
 	if err := db.takeLock(); err != nil {
 		return err
 	}
-	return db.openFiles()
+	return db.openFiles(ctx)
 }
 
 // openFiles is open with the lock held.
-func (db *DB) openFiles() error {
+func (db *DB) openFiles(ctx context.Context) error {
 	m, err := db.loadOrCreateManifest()
 	if err != nil {
 		return err
@@ -168,15 +183,15 @@ func (db *DB) openFiles() error {
 				return err
 			}
 		}
-		if err := db.dropOrphans(m); err != nil {
+		if err := db.dropOrphans(ctx, m); err != nil {
 			return err
 		}
 	}
-	replayed, err := db.replayJournal(m)
+	replayed, err := db.replayJournal(ctx, m)
 	if err != nil {
 		return err
 	}
-	if err := db.recoverShards(m, replayed.marks); err != nil {
+	if err := db.recoverShards(ctx, m, replayed.marks); err != nil {
 		return err
 	}
 	return db.startJournal(m, replayed)
@@ -339,21 +354,16 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, jou
 
 // recoverShards opens the shards, as many at a time as there are processors: first it reads them all,
 // then it sees which batches are whole, and then it ends their logs there.
-func (db *DB) recoverShards(m *manifest, journaled shard.JournalMarks) error {
+func (db *DB) recoverShards(ctx context.Context, m *manifest, journaled shard.JournalMarks) error {
 	n := len(m.shards)
 	preparer := shard.NewPreparer(db.dir, db.manifest.add, db.log)
 	recoveries := make([]*shard.Recovery, n)
 	err := inParallel(n, func(i int) (err error) {
-		recoveries[i], err = shard.Begin(db.shardConfig(m, i, preparer, journaled))
+		recoveries[i], err = shard.Begin(ctx, db.shardConfig(m, i, preparer, journaled))
 		return err
 	})
 	if err != nil {
-		for _, r := range recoveries {
-			if r != nil {
-				err = errors.Join(err, r.Abandon())
-			}
-		}
-		return err
+		return abandonRecoveries(ctx, recoveries, err)
 	}
 	shard.Resolve(recoveries)
 	shards := make([]*shard.Shard, n)
@@ -362,13 +372,16 @@ func (db *DB) recoverShards(m *manifest, journaled shard.JournalMarks) error {
 		shards[i], reports[i], err = recoveries[i].Finish()
 		return err
 	})
+	if err == nil {
+		err = inParallel(n, func(i int) error { return recoveries[i].SealRecovered() })
+	}
+	if ctx.Err() != nil { // as after a kill: closing them would take the time that nobody wants to wait
+		return abandonRecoveries(ctx, recoveries, err)
+	}
 	for _, s := range shards {
 		if s != nil {
 			db.shards = append(db.shards, s)
 		}
-	}
-	if err == nil {
-		err = inParallel(n, func(i int) error { return shards[i].SealRecovered() })
 	}
 	if err != nil {
 		return err
@@ -376,6 +389,19 @@ func (db *DB) recoverShards(m *manifest, journaled shard.JournalMarks) error {
 	db.shardMask = uint64(n - 1)
 	db.addReports(reports)
 	return nil
+}
+
+// abandonRecoveries lets go of shards that are not to be opened because of err.
+func abandonRecoveries(ctx context.Context, recoveries []*shard.Recovery, err error) error {
+	if ctx.Err() != nil {
+		err = ctx.Err() // which each of them says
+	}
+	for _, r := range recoveries {
+		if r != nil {
+			err = errors.Join(err, r.Abandon())
+		}
+	}
+	return err
 }
 
 // inParallel calls fn for 0..n-1, as many at a time as there are processors, and joins the errors.
@@ -395,12 +421,15 @@ func inParallel(n int, fn func(i int) error) error {
 }
 
 // dropOrphans removes files that a crash left without an entry in the manifest.
-func (db *DB) dropOrphans(m *manifest) error {
+func (db *DB) dropOrphans(ctx context.Context, m *manifest) error {
 	entries, err := os.ReadDir(db.dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if number, id, ok := shard.ParseSegmentName(e.Name()); ok && !m.lists(number, id) {
 			if err := db.dropOrphan(m, e, number, id); err != nil {
 				return err
@@ -447,6 +476,9 @@ func (db *DB) hash(key []byte) uint64 { return xxhash.Sum64(key) & db.hashMask }
 // Close returns nil everything is on disk, in every durability mode, and the lock is
 // free. Mappings are given back by the garbage collector, which Close wakes. Closing
 // again returns nil.
+//
+// It takes no context: it ends a compaction within 64 KiB of copying, and what it waits for then is the disk, in calls that the
+// kernel does not interrupt either; given up half-way it would leave what a kill leaves.
 func (db *DB) Close() error {
 	db.closeMu.Lock()
 	defer db.closeMu.Unlock()
@@ -456,6 +488,7 @@ func (db *DB) Close() error {
 	db.closed = true
 	start := time.Now()
 	close(db.done)
+	coldStores.leave(db)
 	db.compactor.stop()
 	db.loops.Wait()
 	err := db.abandon()

@@ -1,6 +1,8 @@
 package freyja
 
 import (
+	"context"
+
 	"github.com/freyjadb/freyja/shard"
 )
 
@@ -12,9 +14,9 @@ type replayed struct {
 }
 
 // replayJournal puts what the journal of the last process has into the segments.
-func (db *DB) replayJournal(m *manifest) (replayed, error) {
+func (db *DB) replayJournal(ctx context.Context, m *manifest) (replayed, error) {
 	r := shard.Replay{Dir: db.dir, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, ReadOnly: db.opts.ReadOnly}
-	marks, err := r.Run()
+	marks, err := r.Run(ctx)
 	return replayed{r.Found, r.Bytes, marks}, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
@@ -161,10 +162,17 @@ func (m *manifest) lists(number int, id uint64) bool {
 type manifestFile struct {
 	mu   sync.Mutex
 	path string
-	now  *manifest // guarded by mu; what the file says
+	now  *manifest    // guarded by mu; what the file says
+	size atomic.Int64 // its length
 }
 
-func (f *manifestFile) init(path string, m *manifest) { f.path, f.now = path, m }
+func (f *manifestFile) init(path string, m *manifest) {
+	f.path, f.now = path, m
+	f.size.Store(int64(len(m.encode())))
+}
+
+// length is that of the file, without a wait for one that is being written.
+func (f *manifestFile) length() int64 { return f.size.Load() }
 
 // add lists new segments. The manifest is on disk when it returns nil; see replace for errors.
 func (f *manifestFile) add(refs []shard.SegmentRef) error {
@@ -210,9 +218,11 @@ func (f *manifestFile) replace(change func(shards []shard.Listed)) error {
 	next.shards, next.old = slices.Clone(f.now.shards), false
 	change(next.shards)
 	crashpoint.At("manifest.before")
-	err := mmapio.WriteFileAtomic(f.path, next.encode())
+	b := next.encode()
+	err := mmapio.WriteFileAtomic(f.path, b)
 	if err == nil || errors.Is(err, mmapio.ErrReplaced) {
 		f.now = &next
+		f.size.Store(int64(len(b)))
 	}
 	if err != nil {
 		return fmt.Errorf("replace manifest: %w", err)

@@ -105,7 +105,7 @@ func (r *repairer) run() (err error) {
 func (r *repairer) replayJournal() error {
 	m := r.manifest
 	replay := shard.Replay{Dir: r.dir, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, Salvage: true}
-	if _, err := replay.Run(); err != nil || replay.Damage == nil {
+	if _, err := replay.Run(r.ctx); err != nil || replay.Damage == nil {
 		return err
 	}
 	r.report.Damages = append(r.report.Damages, Damage{Shard: -1, File: r.dir, Reason: replay.Damage.Error()})
@@ -197,7 +197,11 @@ func (r *repairer) mend(force bool) error {
 		case force:
 			repairs[i].Force("the store does not open")
 		case repairs[i].Sound():
-			if err := r.tryOpen(i); err != nil {
+			err := r.tryOpen(i)
+			if r.ctx.Err() != nil {
+				return r.ctx.Err()
+			}
+			if err != nil {
 				repairs[i].Force(err.Error())
 			}
 		}
@@ -217,7 +221,7 @@ func (r *repairer) tryOpen(number int) error {
 		return err
 	}
 	db := newDB(r.dir, o)
-	recovery, err := shard.Begin(db.shardConfig(r.manifest, number, nil, nil))
+	recovery, err := shard.Begin(r.ctx, db.shardConfig(r.manifest, number, nil, nil))
 	if err != nil {
 		return err
 	}
@@ -273,7 +277,7 @@ func (r *repairer) replace(repairs []*shard.Repair) error {
 
 // count opens the store, read-only, and counts what it holds.
 func (r *repairer) count() error {
-	db, err := openLocked(r.dir)
+	db, err := openLocked(r.ctx, r.dir)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ type Usage struct {
 	// a sixteenth at most. Records in segments that are still written to are not in it.
 	ExpiredBytes int64
 	// DiskBytes is the length of all files of the shards: segments, with space reserved for records to
-	// come, hint files and saved indexes. That of the store has its journal too.
+	// come, hint files and saved indexes. That of the store has its journal and its manifest too.
 	DiskBytes int64
 	// DetachedBytes is the length of segment files that compaction has removed, but that the file system
 	// keeps until no reader and no snapshot can use them any more.
@@ -61,15 +61,29 @@ type Usage struct {
 	// IndexBytes is the memory of the index tables that readers see now, outside the Go heap.
 	// Tables replaced lately come on top until the garbage collector has run.
 	IndexBytes int64
+	// IndexHeldBytes is all memory of the index outside the Go heap: those tables, pages that snapshots keep, and what was
+	// replaced and the garbage collector has not found yet. To within a page for each table and for each MiB of copied pages it is what
+	// the operating system has given.
+	IndexHeldBytes int64
+	// HeapBytes is the memory on the Go heap that grows with the segments: which of their pages were verified, and where
+	// records begin in them. A bit for each 4,096 bytes of segments that were not read at Open, and a byte more for those
+	// of segments that were read since. What a store has on the heap besides does not grow with it, but for some hundred
+	// bytes a segment.
+	HeapBytes int64
+	// MappedBytes is the address space of the mappings of segment files: those that are written to have two, and those
+	// that compaction has removed count for as long as somebody may read them. How much of it takes memory is the kernel's
+	// affair (DB.Resident). Exact, but that files of an earlier Open of the store by this process count until the garbage
+	// collector has found them unused. 0 in the entry of a shard.
+	MappedBytes int64
+	// QuarantineBytes is the length of the files in quarantine/ when the store was opened: what recovery and Repair have
+	// cut. They are not in DiskBytes, nothing in the store needs them, and nothing but a person removes them. 0 in the
+	// entry of a shard.
+	QuarantineBytes int64
 	// Segments is the number of segment files.
 	Segments int
 	// JournalBytes is the part of DiskBytes that the journal of a store under Always takes. 0 in the entry of
 	// a shard.
 	JournalBytes int64
-	// QuarantineBytes is the length of the files in quarantine/, which is not in DiskBytes: what recovery and
-	// Repair have cut from the logs. The store never looks at them again and nothing but a person removes them.
-	// 0 in the entry of a shard.
-	QuarantineBytes int64
 	// Snapshots is the number of snapshots that were neither closed nor found unreachable by the garbage
 	// collector, and OldestSnapshot the age of the oldest of them. Each keeps the segments and index
 	// pages of its instant. 0 in the entry of a shard.

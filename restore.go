@@ -98,11 +98,18 @@ func restoreOptions(opts *Options) (Options, error) {
 
 // loadBackup makes a store in dir with what the stream holds. All of it is on disk when it returns nil.
 func loadBackup(ctx context.Context, stream *backupReader, dir string, o *Options) (err error) {
-	db, err := Open(dir, o)
+	db, err := OpenContext(ctx, dir, o)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() {
+		if err != nil { // the folder goes: what was written need not be on disk for that
+			db.health.Fail(err)
+			_ = db.Close() // which says so
+			return
+		}
+		err = db.Close()
+	}()
 	now, stored := time.Now().UnixNano(), int64(0)
 	err = stream.entries(ctx, func(e *backupEntry) error {
 		if e.expiry != 0 && e.expiry <= now {

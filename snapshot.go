@@ -1,6 +1,7 @@
 package freyja
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -93,8 +94,13 @@ func (db *DB) Snapshot() (*Snapshot, error) {
 // Close gives up the snapshot: operations under way complete, later ones return ErrClosed. Closing
 // again does nothing. It always returns nil.
 func (s *Snapshot) Close() error {
-	s.frozen.Store(nil)
+	f := s.frozen.Swap(nil)
 	s.entry.remove()
+	if f != nil {
+		for _, sh := range f.shards {
+			sh.LetGo()
+		}
+	}
 	return nil
 }
 
@@ -193,12 +199,20 @@ func (s *Snapshot) Len() int {
 // read in sequence, whatever the prefix is: keys are not sorted. fn may read and write the store.
 // Scan stops at the first error of fn, which it returns as it is. Other errors: ErrClosed, ErrCorrupt,
 // ErrIO.
+//
+// What it reads from the disk does not stay in memory, and nothing that is in memory makes room for it.
 func (s *Snapshot) Scan(prefix []byte, fn func(key, value []byte) error) error {
-	return s.scanEntries(prefix, func(key, value []byte, _ int64) error { return fn(key, value) })
+	return s.ScanContext(context.Background(), prefix, fn)
+}
+
+// ScanContext is Scan until ctx ends, then with its error, wrapped: it looks at ctx once in about a MiB of records, whatever
+// few of them fn gets to see. It cannot interrupt fn.
+func (s *Snapshot) ScanContext(ctx context.Context, prefix []byte, fn func(key, value []byte) error) error {
+	return s.scanEntries(ctx, prefix, func(key, value []byte, _ int64) error { return fn(key, value) })
 }
 
 // scanEntries is Scan with the expiry of each record, in Unix nanoseconds, 0 for none.
-func (s *Snapshot) scanEntries(prefix []byte, fn func(key, value []byte, expiry int64) error) (err error) {
+func (s *Snapshot) scanEntries(ctx context.Context, prefix []byte, fn func(key, value []byte, expiry int64) error) (err error) {
 	defer func() { err = shard.ReadError(err) }()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	f, err := s.content("scan")
@@ -206,7 +220,7 @@ func (s *Snapshot) scanEntries(prefix []byte, fn func(key, value []byte, expiry 
 		return err
 	}
 	for _, sh := range f.shards {
-		err := sh.Scan(prefix, func(e shard.Entry) error { return fn(e.Key, e.Value, e.Expiry) })
+		err := sh.Scan(ctx, prefix, func(e shard.Entry) error { return fn(e.Key, e.Value, e.Expiry) })
 		if err != nil {
 			return err
 		}
@@ -236,12 +250,17 @@ func (s *Snapshot) All() iter.Seq2[[]byte, []byte] {
 
 // Scan is Snapshot.Scan over a snapshot taken when it is called: writes made meanwhile do not show.
 func (db *DB) Scan(prefix []byte, fn func(key, value []byte) error) error {
+	return db.ScanContext(context.Background(), prefix, fn)
+}
+
+// ScanContext is Snapshot.ScanContext over a snapshot taken when it is called.
+func (db *DB) ScanContext(ctx context.Context, prefix []byte, fn func(key, value []byte) error) error {
 	s, err := db.Snapshot()
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	return s.Scan(prefix, fn)
+	return s.ScanContext(ctx, prefix, fn)
 }
 
 // All is Snapshot.All over a snapshot taken when the loop begins. It panics with ErrClosed on a closed

@@ -1,8 +1,10 @@
 package freyja
 
 import (
+	"fmt"
 	"time"
 
+	"github.com/freyjadb/freyja/mmapio"
 	"github.com/freyjadb/freyja/shard"
 )
 
@@ -75,13 +77,15 @@ func (db *DB) isClosed() bool {
 }
 
 // Usage returns what the store holds now, each shard at a moment of its own. It takes each shard's
-// writer mutex for a moment, allocates, and lists the folder quarantine/. A closed store holds nothing.
+// writer mutex for a moment, looks at the list of all mappings of the process, and allocates: some microseconds a shard and
+// some a hundred segments, and no system call. A closed store holds nothing.
 func (db *DB) Usage() Usage {
 	u := Usage{Shards: make([]Usage, len(db.shards))}
 	for i, s := range db.shards {
 		su := s.Usage()
 		u.Shards[i] = Usage{Keys: su.Keys, LiveBytes: su.LiveBytes, DeadBytes: su.DeadBytes, ExpiredBytes: su.ExpiredBytes,
-			DiskBytes: su.DiskBytes, DetachedBytes: su.DetachedBytes, IndexBytes: su.IndexBytes, Segments: su.Segments}
+			DiskBytes: su.DiskBytes, DetachedBytes: su.DetachedBytes, IndexBytes: su.IndexBytes,
+			IndexHeldBytes: su.IndexHeldBytes, HeapBytes: su.HeapBytes, Segments: su.Segments}
 		u.Keys += su.Keys
 		u.LiveBytes += su.LiveBytes
 		u.DeadBytes += su.DeadBytes
@@ -89,15 +93,33 @@ func (db *DB) Usage() Usage {
 		u.DiskBytes += su.DiskBytes
 		u.DetachedBytes += su.DetachedBytes
 		u.IndexBytes += su.IndexBytes
+		u.IndexHeldBytes += su.IndexHeldBytes
+		u.HeapBytes += su.HeapBytes
 		u.Segments += su.Segments
 	}
 	if db.journal != nil {
 		u.JournalBytes = db.journal.Bytes()
 		u.DiskBytes += u.JournalBytes
 	}
-	if !db.isClosed() {
-		u.QuarantineBytes = shard.QuarantineBytes(db.dir)
-	}
 	u.Snapshots, u.OldestSnapshot = db.snapshots.usage()
+	if u.IndexBytes > 0 { // it is open
+		u.DiskBytes += db.manifest.length()
+		u.MappedBytes = mmapio.Mapped(db.dir)
+		u.QuarantineBytes = db.quarantined
+	}
 	return u
+}
+
+// Resident is how many bytes of MappedBytes are in memory. That is the kernel's page cache: it is shared with other
+// processes that read the files, and given back whenever memory is needed, so it is no need of the store's but what it has
+// at the moment. A file that is mapped twice counts once. On linux it is exact to a page of some moment of the call; a
+// file that the process neither owns nor may write counts in full, since the kernel does not tell of it. Where the system
+// does not tell at all the error is errors.ErrUnsupported.
+//
+// It costs a look at each page of the segments, some 1 to 15 ms a GiB, so it is not for a loop.
+func (db *DB) Resident() (bytes int64, err error) {
+	if bytes, err = mmapio.Resident(db.dir); err != nil {
+		return 0, fmt.Errorf("freyja: resident: %w", err)
+	}
+	return bytes, nil
 }

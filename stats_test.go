@@ -142,9 +142,13 @@ func TestUsageAddsUp(t *testing.T) {
 		sum.DeadBytes += s.DeadBytes
 		sum.DiskBytes += s.DiskBytes
 		sum.IndexBytes += s.IndexBytes
+		sum.IndexHeldBytes += s.IndexHeldBytes
+		sum.HeapBytes += s.HeapBytes
 		sum.Segments += s.Segments
 	}
 	sum.Shards = u.Shards
+	sum.DiskBytes += db.manifest.length()
+	sum.MappedBytes, sum.QuarantineBytes = u.MappedBytes, u.QuarantineBytes // which shards do not have
 	require.Equal(t, sum, u)
 	require.EqualValues(t, db.Len(), u.Keys)
 	require.LessOrEqual(t, u.LiveBytes+u.DeadBytes, u.DiskBytes)
@@ -161,7 +165,7 @@ func requireDiskBytes(t *testing.T, db *DB) {
 		u = db.Usage()
 		disk, segments, err = shardFiles(db.dir)
 		require.NoError(t, err)
-		for _, name := range journalsIn(t, db.dir) {
+		for _, name := range append(journalsIn(t, db.dir), manifestName) {
 			info, err := os.Stat(filepath.Join(db.dir, name))
 			require.NoError(t, err)
 			disk += info.Size()

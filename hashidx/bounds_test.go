@@ -131,7 +131,7 @@ func TestFull(t *testing.T) {
 // memory is granted again.
 func TestRefusedMemory(t *testing.T) {
 	refusal := errors.New("refused")
-	refuse := func(int) (*region, error) { return nil, refusal }
+	refuse := func(int, *Memory) (*region, error) { return nil, refusal }
 	m := newModel(t, mix, 0)
 	for id := range uint64(maxUsed(minCapacity)) {
 		m.put(t, id)

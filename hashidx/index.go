@@ -30,8 +30,10 @@ type Index struct {
 	sharers *atomic.Int64 // reachable tables over these flat slots; the only field met by another goroutine (cleanups count down)
 	pages   pageOwner     // the pages copied since these flat slots were built
 
-	limit     int                        // largest capacity; MaxCapacity, but for tests
-	mapRegion func(int) (*region, error) // newRegion, but for tests
+	memory *Memory // of the regions that were made for this index
+
+	limit     int                                         // largest capacity; MaxCapacity, but for tests
+	mapRegion func(size int, of *Memory) (*region, error) // newRegion, but for tests
 }
 
 // New makes an empty index with room for at least capacity keys, and at least one page of slots. It
@@ -42,7 +44,7 @@ func New(capacity int) (*Index, error) {
 	if slots > MaxCapacity {
 		return nil, fmt.Errorf("%w: %d keys asked for, %d slots at most", ErrFull, capacity, MaxCapacity)
 	}
-	x := &Index{limit: MaxCapacity, mapRegion: newRegion}
+	x := &Index{limit: MaxCapacity, memory: new(Memory), mapRegion: newRegion}
 	if err := x.build(slots); err != nil {
 		return nil, err
 	}
@@ -58,6 +60,9 @@ func (x *Index) Len() int { return x.table.Len() }
 
 // Bytes is the memory of the live table's slots, copied pages included.
 func (x *Index) Bytes() int64 { return x.table.Bytes() }
+
+// Memory is what the index takes off the Go heap.
+func (x *Index) Memory() *Memory { return x.memory }
 
 // Swaps counts the tables that have replaced another: by growth, purge, folding or Freeze.
 func (x *Index) Swaps() int64 { return x.swaps }

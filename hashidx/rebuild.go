@@ -65,17 +65,18 @@ const minCopies = 64
 // build makes a flat table of the given capacity out of the live one's slots (none at first), and
 // makes it the live table. On an error nothing has changed.
 func (x *Index) build(capacity int) error {
-	r, err := x.mapRegion(capacity * slotSize)
+	r, err := x.mapRegion(capacity*slotSize, x.memory)
 	if err != nil {
 		return fmt.Errorf("hashidx: map a table of %d slots: %w", capacity, err)
 	}
+	r.add(int64(r.size))
 	old, sharers := x.table, new(atomic.Int64)
 	t := newTable(r, capacity, nil, sharers)
 	if old != nil {
 		t.absorb(old)
 		t.live.Store(old.live.Load())
 		x.swaps++
-		defer retired(old.Bytes())
+		defer x.retire(old.Bytes())
 	}
 	x.table, x.sharers = t, sharers
 	x.used, x.room = t.Len(), maxUsed(capacity)
@@ -151,6 +152,6 @@ func (x *Index) fold() {
 	t.live.Store(old.live.Load())
 	x.table = t
 	x.swaps++
-	retired(old.copied.Load() * pageBytes)
+	x.retire(old.copied.Load() * pageBytes)
 	x.pages = pageOwner{}
 }

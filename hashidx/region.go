@@ -16,13 +16,43 @@ import (
 type region struct {
 	words unsafe.Pointer // aligned to an operating system page at least
 	size  int            // bytes
+	*account
 }
 
 // mapping is what it takes to give a region back. It must not refer to the region.
 type mapping struct {
-	all  mmap.MMap // as mapped, with the slack for alignment
-	size int       // bytes, as counted
+	all     mmap.MMap // as mapped, with the slack for alignment
+	size    int       // bytes, as counted in live
+	account *account
 }
+
+// account counts what of a region is in use, for the index it was made for. It refers to neither, or they would never
+// be unreachable. A table is used as a whole as soon as it is built; of the memory for copied pages the kernel gives only
+// what was copied.
+type account struct {
+	of   *Memory      // of the index
+	used atomic.Int64 // bytes; added to by the writer, taken back when the region is
+}
+
+func (a *account) add(bytes int64) {
+	a.used.Add(bytes)
+	a.of.held.Add(bytes)
+}
+
+// Memory counts the memory off the Go heap of one index. Any goroutine may read it at any time; it refers to nothing.
+type Memory struct {
+	held     atomic.Int64 // cleanups count it down
+	replaced atomic.Int64
+}
+
+// Held is the bytes that hang on the index: its live table, frozen tables that somebody has, and what was replaced and
+// the garbage collector has not found yet. It counts what the operating system has given: a table in full, and of the memory for copied pages what
+// was copied. Pages that came from the Go heap, for want of other memory, are not in it.
+func (m *Memory) Held() int64 { return m.held.Load() }
+
+// Replaced is the bytes that the live table has let go of since the index was made. What a frozen table holds alone is
+// at most what was replaced since it was frozen.
+func (m *Memory) Replaced() int64 { return m.replaced.Load() }
 
 // poison makes a released region inaccessible and keeps its addresses out of use for good, so that
 // any use after release faults at once instead of reading whatever is mapped there next. For tests.
@@ -46,9 +76,9 @@ func Live() Counters {
 	return Counters{Regions: live.regions.Load(), Bytes: live.bytes.Load()}
 }
 
-// newRegion maps size bytes of zeros; one of at least a huge page is aligned to huge pages and asks
+// newRegion maps size bytes of zeros, which of is to count; one of at least a huge page is aligned to huge pages and asks
 // for them. It returns the operating system's error.
-func newRegion(size int) (*region, error) {
+func newRegion(size int, of *Memory) (*region, error) {
 	slack := 0
 	if hugePage > 0 && size >= hugePage {
 		slack = hugePage // only addresses: memory that is never touched costs none
@@ -62,10 +92,10 @@ func newRegion(size int) (*region, error) {
 		words = unsafe.Add(words, -uintptr(words)&(uintptr(slack)-1))
 		adviseHuge(unsafe.Slice((*byte)(words), size))
 	}
-	r := &region{words: words, size: size}
+	r := &region{words: words, size: size, account: &account{of: of}}
 	live.regions.Add(1)
 	live.bytes.Add(int64(size))
-	runtime.AddCleanup(r, release, mapping{all: m, size: size})
+	runtime.AddCleanup(r, release, mapping{all: m, size: size, account: r.account})
 	return r, nil
 }
 
@@ -80,6 +110,7 @@ func release(m mapping) {
 	}
 	live.regions.Add(-1)
 	live.bytes.Add(-int64(m.size))
+	m.account.of.held.Add(-m.account.used.Load())
 }
 
 // How much memory may be retired before a collection is asked for, and how long that waits.
@@ -87,6 +118,16 @@ const (
 	retireBytes  = 64 << 20
 	collectDelay = 10 * time.Millisecond
 )
+
+// retire notes that the live table has let go of memory.
+func (x *Index) retire(bytes int64) {
+	x.memory.replaced.Add(bytes)
+	retired(bytes)
+}
+
+// LetGo notes that a frozen table is given up that may have been the last to hold so many bytes. What was replaced while
+// it was there has been noted, but the collector, if it ran for that, found it held.
+func LetGo(bytes int64) { retired(bytes) }
 
 // retired notes that the index has let go of memory. The collector cannot see how much hangs on a
 // region, and a store whose reads and writes allocate nothing may not start it for minutes, so once

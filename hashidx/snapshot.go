@@ -63,7 +63,7 @@ func (x *Index) ownPage(n int) *page {
 	if old == nil {
 		t.copied.Add(1)
 	} else {
-		retired(pageBytes)
+		x.retire(pageBytes)
 	}
 	return p
 }
@@ -73,7 +73,7 @@ func (x *Index) ownPage(n int) *page {
 func (x *Index) newPage() *page {
 	o := &x.pages
 	if o.arena == nil || o.next == o.arena.size {
-		r, err := x.mapRegion(min(arenaBytes, x.table.Capacity()*slotSize))
+		r, err := x.mapRegion(min(arenaBytes, x.table.Capacity()*slotSize), x.memory)
 		if err != nil {
 			return &page{words: unsafe.Pointer(new([pageSlots]uint64))}
 		}
@@ -81,5 +81,6 @@ func (x *Index) newPage() *page {
 	}
 	p := &page{words: unsafe.Add(o.arena.words, o.next), region: o.arena}
 	o.next += pageBytes
+	o.arena.add(pageBytes)
 	return p
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -88,4 +89,25 @@ func populate(pages []byte, advice int) (done int64, err error) {
 		done += int64(len(part))
 	}
 	return done, nil
+}
+
+// sysResident says of each page of a mapping whether it is in memory: bit 0 of its entry in pages.
+func sysResident(data, pages []byte) error {
+	_, _, err := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)),
+		uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
+	if err != 0 {
+		return err
+	}
+	return nil
+}
+
+// sysUnload takes the pages of a read-only shared mapping out of it. They stay what they are in the page cache, and come
+// back with the next load.
+func sysUnload(data []byte) error {
+	return retry(func() error { return advise(data, unix.MADV_DONTNEED) })
+}
+
+// sysForget has pages of a file leave the page cache that are clean and mapped by nobody.
+func sysForget(file *os.File, from, length int64) error {
+	return retry(func() error { return unix.Fadvise(int(file.Fd()), from, length, unix.FADV_DONTNEED) })
 }

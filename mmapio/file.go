@@ -281,6 +281,7 @@ func (f *File) EndStores(to int64) error {
 		f.ended.Store(from)
 		return fmt.Errorf("mmapio: end stores %q: %w", f.path, cause(err))
 	}
+	regions.end(f.writable, to-from)
 	return nil
 }
 

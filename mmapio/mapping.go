@@ -14,8 +14,9 @@ import (
 // A slice of its bytes does not keep it reachable. Call runtime.KeepAlive on the Mapping, or on
 // something that refers to it, after the last use of the bytes.
 type Mapping struct {
-	data []byte // the mapped bytes; immutable, as is path
-	path string
+	data   []byte // the mapped bytes; immutable, as is path
+	path   string
+	visits visits
 }
 
 // OpenMapping maps the first length bytes of the file at path read-only. What is appended within

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"unsafe"
@@ -20,11 +21,14 @@ var poison = os.Getenv("FREYJA_POISON") == "1"
 // it is for tests, not for long-lived processes.
 func Poisoned() bool { return poison }
 
-// region is one live mapping of either kind. Immutable once in the registry. It must not refer to a
+// region is one live mapping of either kind. Immutable once in the registry, but for ended. It must not refer to a
 // Mapping or a File, which its registration would keep reachable; data points outside the Go heap.
 type region struct {
-	data mmap.MMap // what mmap-go returned, and the only slice it takes back
-	path string
+	data     mmap.MMap // what mmap-go returned, and the only slice it takes back
+	path     string
+	dir      string // of path
+	writable bool
+	ended    int64 // guarded by registry.mu; bytes that hold addresses and no longer map the file (EndStores)
 }
 
 // base is the address of the region's first byte; page aligned.
@@ -53,7 +57,7 @@ func (g *registry) add(file *os.File, path string, length int64, writable bool) 
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: map %q: %d bytes: %w", path, length, cause(err))
 	}
-	r := &region{data: data, path: path}
+	r := &region{data: data, path: path, dir: filepath.Dir(path), writable: writable}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	i, _ := g.indexLocked(r.base())
@@ -120,4 +124,80 @@ func Live() Counters {
 	regions.mu.Lock()
 	defer regions.mu.Unlock()
 	return Counters{Mappings: int64(len(regions.sorted)), Bytes: regions.bytes}
+}
+
+// Mapped is how many bytes of address space the mappings of files in the folder dir take, those of files that were
+// removed and are still in use included. A file under write is mapped twice; what its writer has given up (EndStores)
+// does not count. Cost: a mutex, and a look at each mapping of the process.
+func Mapped(dir string) (bytes int64) {
+	dir = filepath.Clean(dir)
+	regions.mu.Lock()
+	defer regions.mu.Unlock()
+	for _, r := range regions.sorted {
+		if r.dir == dir {
+			bytes += roundUp(int64(len(r.data))) - r.ended
+		}
+	}
+	return bytes
+}
+
+// end notes that bytes of r no longer map the file.
+func (g *registry) end(r *region, bytes int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r.ended += bytes
+}
+
+// residentStep is how many bytes are looked at under one hold of the mutex: some 200 microseconds' worth.
+const residentStep = int64(16 << 20)
+
+// resident is Resident. Nothing is unmapped while it looks: it holds the mutex, and lets go of it between looks.
+func (g *registry) resident(dir string) (total int64, err error) {
+	byPath := map[string]int64{} // of several mappings of a file that with the most counts
+	pages := make([]byte, residentStep/pageSize)
+	for _, r := range g.readable(dir) {
+		bytes := int64(0)
+		for at := int64(0); at < int64(len(r.data)); at += residentStep {
+			n, err := g.residentIn(r, at, pages)
+			if err != nil {
+				return 0, fmt.Errorf("mmapio: resident %q: %w", r.path, err)
+			}
+			bytes += n
+		}
+		byPath[r.path] = max(byPath[r.path], bytes)
+	}
+	for _, bytes := range byPath {
+		total += bytes
+	}
+	return total, nil
+}
+
+// readable lists the readers' mappings of files in dir. Those of a writer show pages of the same files.
+func (g *registry) readable(dir string) (list []*region) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.sorted {
+		if r.dir == dir && !r.writable {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// residentIn is how many bytes of the residentStep from offset at are in memory, 0 if r was unmapped meanwhile.
+func (g *registry) residentIn(r *region, at int64, pages []byte) (bytes int64, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i, found := g.indexLocked(r.base()); !found || g.sorted[i] != r {
+		return 0, nil
+	}
+	part := r.data[at:min(at+residentStep, int64(len(r.data)))]
+	pages = pages[:(int64(len(part))+pageSize-1)/pageSize]
+	if err := sysResident(part, pages); err != nil {
+		return 0, err
+	}
+	for _, p := range pages {
+		bytes += int64(p&1) * pageSize
+	}
+	return bytes, nil
 }

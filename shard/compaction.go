@@ -231,6 +231,7 @@ type compaction struct {
 	now      int64
 	result   Compacted
 
+	visits    []*mmapio.Visit // of the inputs, which are read twice
 	copies    []copied
 	deletes   []keptDelete
 	removals  []removal
@@ -248,6 +249,7 @@ type copied struct {
 	seg      *segment
 	offset   int64
 	size     int64
+	absent   bool // it begins on a page that was not in memory
 }
 
 // removal is the slot of a record that has expired.
@@ -266,6 +268,7 @@ func (s *Shard) compact(ctx context.Context, inputs []*segment, progress func(in
 	defer s.compacting.Store(false)
 	start := time.Now()
 	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: start.UnixNano()}
+	defer c.leave()
 	s.cfg.Logger.Debug("compaction of a shard begins", "segments", len(inputs), "bytes", inputBytes(inputs))
 	if err := c.run(); err != nil {
 		s.setPassing(0)
@@ -325,6 +328,9 @@ func (c *compaction) run() error {
 func (c *compaction) sortOut() error {
 	for _, seg := range c.inputs {
 		b := seg.bytes(seg.end)
+		pass := c.s.pass(c.ctx, seg, seg.end)
+		pass.visit.KeepUntilLeave()
+		c.visits = append(c.visits, pass.visit)
 		for at := int64(headerSize); at < seg.end; {
 			table := c.s.view.Load().table
 			if table == nil {
@@ -332,6 +338,11 @@ func (c *compaction) sortOut() error {
 			}
 			from := at
 			for at < min(from+paceStep, seg.end) {
+				if pass.due(b, at) {
+					if err := pass.step(b, at); err != nil {
+						return err
+					}
+				}
 				// A record with a wrong key would pass for a dead one, and one with a wrong length hide others.
 				r, reason := decodeRecord(b[at:], true)
 				if reason != "" {
@@ -347,6 +358,14 @@ func (c *compaction) sortOut() error {
 		}
 	}
 	return nil
+}
+
+// leave gives the pages of the inputs back that were not in memory before. Where the inputs are removed they go with
+// them, once nobody has them mapped.
+func (c *compaction) leave() {
+	for _, v := range c.visits {
+		v.Leave()
+	}
 }
 
 // paceStep is how many bytes are read or copied between looks at the clock and the context.
@@ -386,7 +405,8 @@ func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r 
 	case r.kind == kindPut && !table.Holds(hash, loc):
 		return
 	case r.kind == kindPut && !expiredAt(r.expiry, c.now):
-		c.copies = append(c.copies, copied{hash: hash, from: loc, seg: seg, offset: at, size: r.size})
+		c.copies = append(c.copies, copied{hash: hash, from: loc, seg: seg, offset: at, size: r.size,
+			absent: c.visits[len(c.visits)-1].WasAbsent(at)})
 		return
 	case r.kind == kindPut:
 		c.removals = append(c.removals, removal{hash, loc, r.size})
@@ -480,6 +500,9 @@ func (c *compaction) removeInputs() {
 	s.counts.Compactions++
 	s.counts.CompactedBytes += c.result.BytesCopied
 	s.counts.ReclaimedBytes += c.result.BytesReclaimed
+	for _, seg := range c.inputs {
+		s.removed.Add(seg.disk)
+	}
 	s.mu.Unlock()
 	for _, seg := range c.inputs {
 		s.detach(seg)

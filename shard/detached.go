@@ -76,7 +76,12 @@ func (s *Shard) detach(seg *segment) {
 		n.Add(-size)
 		heldBytes.Add(-size)
 	}, s.detached)
-	if n := detachedBytes.Add(size); n >= collectBytes && detachedBytes.CompareAndSwap(n, 0) {
+	collectDetached(size)
+}
+
+// collectDetached notes that so many bytes of removed segments wait for the collector, and has it run if there are many.
+func collectDetached(bytes int64) {
+	if n := detachedBytes.Add(bytes); n >= collectBytes && detachedBytes.CompareAndSwap(n, 0) {
 		time.AfterFunc(collectDelay, runtime.GC)
 	}
 }

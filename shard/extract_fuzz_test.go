@@ -48,7 +48,7 @@ func (e *extracts) survive(t *testing.T, im image, parent string) {
 	}
 	frozen, err := Freeze(l.shards)
 	require.NoError(t, err)
-	_ = guarded(func() error { return frozen[0].Scan(nil, func(Entry) error { return nil }) })
+	_ = guarded(func() error { return frozen[0].Scan(context.Background(), nil, func(Entry) error { return nil }) })
 	s.Usage()
 	s.CompactSize()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

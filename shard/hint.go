@@ -142,6 +142,17 @@ func (b *hintBuilder) add(hash uint64, r *record) {
 	h.count(r.kind, r.seq, r.size, r.expiry)
 }
 
+// addOf is add for a record as it lies in seg.
+func (b *hintBuilder) addOf(seg *segment, hash uint64, r *record) {
+	if !seg.legacy {
+		b.add(hash, r)
+		return
+	}
+	marked := *r
+	marked.flags |= flagCollides // for all that is known
+	b.add(hash, &marked)
+}
+
 // finish puts the entries in order.
 func (b *hintBuilder) finish() *hint {
 	h := &b.h
@@ -171,9 +182,9 @@ func (b *hintBuilder) finish() *hint {
 	return h
 }
 
-// hintOf reads a whole segment up to end. With verify every checksum is checked. The error is
-// ErrCorrupt with the place.
-func (c *Config) hintOf(seg *segment, end int64, verify bool) (*hint, error) {
+// hintOf reads a whole segment up to end, on a passage through it. With verify every checksum is checked. The error is
+// ErrCorrupt with the place, or that of the passage's context.
+func (c *Config) hintOf(seg *segment, end int64, verify bool, pass *passage) (*hint, error) {
 	bytes := seg.bytes(end)
 	records := int64(0) // about: as if all were as large as the first
 	if r, reason := decodeRecord(bytes[headerSize:], false); reason == "" {
@@ -181,14 +192,16 @@ func (c *Config) hintOf(seg *segment, end int64, verify bool) (*hint, error) {
 	}
 	b := newHintBuilder(seg.compacted, int(records))
 	for b.h.end < end {
+		if pass.due(bytes, b.h.end) {
+			if err := pass.step(bytes, b.h.end); err != nil {
+				return nil, err
+			}
+		}
 		r, reason := decodeRecord(bytes[b.h.end:], verify)
 		if reason != "" {
 			return nil, corrupt(seg.path, b.h.end, reason)
 		}
-		if seg.legacy {
-			r.flags |= flagCollides // for all that is known
-		}
-		b.add(c.Hash(r.key), &r)
+		b.addOf(seg, c.Hash(r.key), &r)
 	}
 	runtime.KeepAlive(seg)
 	return b.finish(), nil

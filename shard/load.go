@@ -53,6 +53,9 @@ func (r *Recovery) loadSealed(segs []*segment) error {
 		return err
 	}
 	for top := range hintBuckets {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
 		if err := l.bucket(top); err != nil {
 			return err
 		}
@@ -115,6 +118,9 @@ func (r *Recovery) addTo(segs []*segment) error {
 func (r *Recovery) loadHints(l *loader, arena *hintArena) error {
 	c := &r.s.cfg
 	for i, seg := range l.segs {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
 		h, err := c.openHint(seg, seg.mark.end, seg.mark.lastSeq, arena.alloc)
 		if err == nil {
 			r.report.Hints++
@@ -140,7 +146,10 @@ func (r *Recovery) scanSealed(seg *segment) (*hint, error) {
 	r.report.Scanned++
 	r.advise(seg, mmapio.AdviceSequential)
 	// Verified whatever the options say: the hint is kept, and a key that is missing in it stays missing.
-	h, err := r.s.cfg.hintOf(seg, seg.mark.end, true)
+	pass := seg.pass(r.ctx, seg.mark.end)
+	pass.visit.KeepAll() // it is about to be used
+	defer pass.visit.Leave()
+	h, err := r.s.cfg.hintOf(seg, seg.mark.end, true, pass)
 	if err != nil {
 		return nil, err
 	}

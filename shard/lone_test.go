@@ -118,7 +118,7 @@ func (l *lone) open() error {
 	l.dropOrphans(preparer, health)
 	var rs []*Recovery
 	for i := range l.listed {
-		r, err := Begin(l.config(i, preparer, health))
+		r, err := Begin(context.Background(), l.config(i, preparer, health))
 		if err != nil {
 			for _, r := range rs {
 				err = errors.Join(err, r.Abandon())

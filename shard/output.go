@@ -91,14 +91,47 @@ func (c *compaction) open(id uint64) error {
 	seg.settleIn(c.tenancy)
 	seg.contents = c.hint.contents
 	seg.blockers = c.blockers
-	if err := seg.mapping.Populate(0, seg.size); err != nil {
-		s.cfg.Logger.Warn("pages of a compacted segment were not populated", "segment", seg.path, "error", err)
-	}
-	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil {
+	if err := seg.mapping.Advise(mmapio.AdviceRandom); err != nil { // first, or more would be read than is asked for
 		s.cfg.Logger.Warn("advice for a sealed segment was refused", "segment", seg.path, "error", err)
 	}
+	c.inherit(seg)
 	c.output = seg
 	return nil
+}
+
+// inherit has the output in memory where its inputs were, and only there: what nobody had asked for is not to push out
+// what is in use. The output is on disk, so its pages may be forgotten. The kernel forgets only the whole of what it
+// allocated together, which after a write is up to some 128 KiB: where records of both kinds take turns, both stay.
+func (c *compaction) inherit(seg *segment) {
+	absent, present := c.placesOfCopies()
+	if err := mmapio.Forget(seg.path, absent...); err != nil {
+		c.s.cfg.Logger.Warn("pages of a compacted segment stay in memory", "segment", seg.path, "error", err)
+	}
+	for _, r := range present {
+		if err := seg.mapping.Populate(r.From, r.To); err != nil {
+			c.s.cfg.Logger.Warn("pages of a compacted segment were not populated", "segment", seg.path, "error", err)
+			return
+		}
+	}
+}
+
+// placesOfCopies are the stretches of the output whose records were not in memory, and were.
+func (c *compaction) placesOfCopies() (absent, present []mmapio.Range) {
+	present = []mmapio.Range{{To: headerSize}}
+	for i := range c.copies {
+		p := &c.copies[i]
+		list := &present
+		if p.absent {
+			list = &absent
+		}
+		from := locationOffset(p.to)
+		if n := len(*list); n > 0 && (*list)[n-1].To == from {
+			(*list)[n-1].To += p.size
+		} else {
+			*list = append(*list, mmapio.Range{From: from, To: from + p.size})
+		}
+	}
+	return absent, present
 }
 
 // fill copies the records in the order of the inputs, and then the deletes.

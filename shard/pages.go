@@ -20,8 +20,9 @@ type pages struct {
 	lastSeq uint64   // of the last record before end; immutable
 
 	mu     sync.Mutex
-	starts []byte // guarded by mu; by page: where its first record begins, in units of recordAlign. nil: not loaded
-	failed bool   // guarded by mu: there is no hint, and what could be verified without is
+	starts []byte       // guarded by mu; by page: where its first record begins, in units of recordAlign. nil: not loaded
+	loaded atomic.Int64 // bytes of starts; for who may not wait for mu, under which the disk is read
+	failed bool         // guarded by mu: there is no hint, and what could be verified without is
 }
 
 const (
@@ -50,7 +51,16 @@ func (p *pages) extended(size int64) *pages {
 		next.set(page)
 	}
 	next.starts, next.failed = p.starts, p.failed
+	next.loaded.Store(p.loaded.Load())
 	return next
+}
+
+// heapBytes is the memory that p takes, which grows with the segment.
+func (p *pages) heapBytes() int64 {
+	if p == nil {
+		return 0
+	}
+	return int64(len(p.words))*4 + p.loaded.Load()
 }
 
 // bits is what pageVerified takes.
@@ -82,6 +92,7 @@ func (p *pages) verify(seg *segment, offset int64) {
 			p.scan(seg)
 			return
 		}
+		p.loaded.Store(int64(len(p.starts)))
 	}
 	page := offset >> verifyPageShift
 	b := seg.bytes(p.end)

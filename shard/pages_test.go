@@ -159,7 +159,7 @@ func (p *paged) requireOneBad(t *testing.T, l *lone, n int, order []int) {
 	frozen, err := Freeze(l.shards)
 	require.NoError(t, err)
 	before := 0
-	requireNamed(frozen[0].Scan(nil, func(e Entry) error {
+	requireNamed(frozen[0].Scan(context.Background(), nil, func(e Entry) error {
 		require.Equal(t, p.value[string(e.Key)], string(e.Value))
 		before++
 		return nil

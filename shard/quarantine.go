@@ -13,21 +13,6 @@ import (
 // quarantineDir is where recovery keeps what it cuts, below the store's folder.
 func quarantineDir(dir string) string { return filepath.Join(dir, "quarantine") }
 
-// QuarantineBytes is the length of what was kept for the store in storeDir. What cannot be looked at counts as
-// nothing.
-func QuarantineBytes(storeDir string) (n int64) {
-	entries, err := os.ReadDir(quarantineDir(storeDir))
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
-			n += info.Size()
-		}
-	}
-	return n
-}
-
 // quarantine keeps bytes that recovery is about to cut, under name or, if that is taken, name and
 // a number: a recovery that was killed may have kept more of them than are left now. They are on
 // disk when it returns, with the path of the file.
@@ -49,6 +34,18 @@ func Quarantine(storeDir, name string, b []byte) (path string, err error) {
 		return "", fmt.Errorf("keep what recovery cuts: %w", err)
 	}
 	return path, nil
+}
+
+// QuarantineSize is the length of the files that the quarantine of the store in a folder has. What cannot be looked at
+// is not in it: nothing depends on it.
+func QuarantineSize(storeDir string) (n int64) {
+	entries, _ := os.ReadDir(quarantineDir(storeDir))
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			n += info.Size()
+		}
+	}
+	return n
 }
 
 // freeName returns path, or path with a number behind it, such that no file has the name.

@@ -70,6 +70,7 @@ type Cut struct {
 // Recovery is a shard that is being opened. For one goroutine.
 type Recovery struct {
 	s      *Shard
+	ctx    context.Context
 	report Report
 	tail   tail
 	// tombstones are deletes that the index holds while the tail is applied.
@@ -82,12 +83,14 @@ type tombstone struct {
 	loc  hashidx.Location
 }
 
-// Begin reads the segments that cfg lists, as far as it must. On an error nothing is left open.
-func Begin(cfg Config) (*Recovery, error) {
+// Begin reads the segments that cfg lists, as far as it must. On an error nothing is left open. When ctx ends, Begin, Finish
+// and SealRecovered stop with its error, between two segments or within some MiB of one: the files are then as those of a
+// recovery that was killed there.
+func Begin(ctx context.Context, cfg Config) (*Recovery, error) {
 	s := &Shard{cfg: cfg, nextID: max(1, cfg.Listed.NextID), numbers: &numbers{}, detached: new(atomic.Int64), compactMu: newTurn()}
 	s.cfg.coldStretch = new(atomic.Int64)
 	s.closing, s.closeNow = context.WithCancel(context.Background())
-	r := &Recovery{s: s}
+	r := &Recovery{s: s, ctx: ctx}
 	if err := r.begin(); err != nil {
 		return nil, r.failed(err)
 	}
@@ -110,6 +113,9 @@ func (r *Recovery) begin() (err error) {
 	s := r.s
 	var segs, sealed, open []*segment
 	for _, id := range s.cfg.Listed.Segments {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
 		seg, err := s.cfg.openSegment(id)
 		if err != nil {
 			return err
@@ -125,6 +131,9 @@ func (r *Recovery) begin() (err error) {
 	r.report.Segments = len(segs)
 	if r.loadSaved(segs) {
 		return nil
+	}
+	if err := r.ctx.Err(); err != nil {
+		return err
 	}
 	s.seq = s.cfg.Listed.Floor
 	if err := r.loadSealed(sealed); err != nil {
@@ -157,7 +166,11 @@ func (r *Recovery) Finish() (*Shard, Report, error) {
 // SealRecovered seals the segments that had been left by their writer when it died. That promises what
 // is in them, batches included, so it comes when all shards of the store have been opened. A failure
 // turns the store read-only, as that of any sync.
-func (s *Shard) SealRecovered() error {
+func (r *Recovery) SealRecovered() error {
+	s := r.s
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
 	if s.cfg.ReadOnly {
@@ -226,6 +239,9 @@ func (r *Recovery) repair() error {
 		}
 	}
 	for i, seg := range s.rolled {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
 		next, err := s.cfg.mapForWriting(seg, seg.size)
 		if err != nil {
 			return err
@@ -242,6 +258,9 @@ func (r *Recovery) repair() error {
 		return err
 	}
 	for _, seg := range t.beyond {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
 		if err := r.dropBeyond(seg); err != nil {
 			return err
 		}

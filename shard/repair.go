@@ -52,8 +52,11 @@ type place struct{ at, size int64 }
 // NewRepair begins the repair of the shard that cfg describes. Needed of cfg are Dir, StoreID, Shard,
 // Shards, Listed and Hash.
 func NewRepair(ctx context.Context, cfg Config, progress func(bytes int64)) *Repair {
-	return &Repair{c: &cfg, v: verifier{c: &cfg, ctx: ctx, progress: progress}, floor: cfg.Listed.Floor, Listed: cfg.Listed}
+	return &Repair{c: &cfg, v: verifier{c: &cfg, ctx: ctx, progress: progress, pass: passOffline}, floor: cfg.Listed.Floor, Listed: cfg.Listed}
 }
+
+// passOffline is Shard.pass for the segments of a store that nobody has open.
+func passOffline(ctx context.Context, seg *segment, end int64) *passage { return seg.pass(ctx, end) }
 
 // Found is what Check has read.
 func (r *Repair) Found() Verified { return r.v.Verified }
@@ -104,10 +107,30 @@ func (r *Repair) check(id uint64) error {
 		return err
 	}
 	if len(r.v.Damages) == before && c.end == seg.mark.end {
-		r.v.checkHint(span{seg: seg, end: seg.mark.end, lastSeq: seg.mark.lastSeq})
+		if err := r.checkHint(seg); err != nil {
+			return err
+		}
 	}
 	c.damages = slices.Clone(r.v.Damages[before:])
 	return nil
+}
+
+// checkHint reads a sound segment once more, if it has a hint file, and compares. The error is that of the context.
+func (r *Repair) checkHint(seg *segment) error {
+	if !isFile(hintPath(seg.path)) {
+		return nil
+	}
+	var want *hint
+	pass := seg.pass(r.v.ctx, seg.mark.end)
+	defer pass.visit.Leave()
+	err := guarded(func() (err error) {
+		want, err = r.c.hintOf(seg, seg.mark.end, false, pass)
+		return err
+	})
+	if err == nil {
+		r.v.checkHint(span{seg: seg, end: seg.mark.end, lastSeq: seg.mark.lastSeq}, want)
+	}
+	return r.v.ctx.Err()
 }
 
 // openDamaged maps a segment whose header or length is not right, as one of the log that is not sealed.
@@ -179,6 +202,9 @@ func (r *Repair) Replace() error {
 		list = append(list, r.open...)
 	}
 	for _, c := range list {
+		if err := r.v.ctx.Err(); err != nil {
+			return err
+		}
 		isOpen := slices.Contains(r.open, c)
 		if len(c.damages) == 0 && !isOpen {
 			continue
@@ -284,6 +310,9 @@ func (r *Repair) copy(c *checked, id uint64) error {
 			var reason string
 			if last, reason = decodeRecord(out.file.Bytes()[at:], true); reason != "" {
 				return corrupt(c.seg.path, p.at, "record was sound a moment ago: "+reason)
+			}
+			if at/paceStep != (at+int64(n))/paceStep && r.v.ctx.Err() != nil {
+				return r.v.ctx.Err()
 			}
 			at += int64(n)
 		}

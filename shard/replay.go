@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -54,15 +55,18 @@ type Replay struct {
 	Bytes int64
 }
 
-// Run replays. Errors: ErrCorrupt for a journal that is not sound, and those of reading and writing. What is
+// Run replays, until ctx ends: it looks at it before each segment. Errors: ctx's, ErrCorrupt for a journal that is not sound, and those of reading and writing. What is
 // put into segments is on disk when it returns.
-func (r *Replay) Run() (JournalMarks, error) {
+func (r *Replay) Run(ctx context.Context) (JournalMarks, error) {
 	bySegment, err := r.read()
 	if err != nil {
 		return nil, err
 	}
 	marks := make(JournalMarks)
 	for ref, pieces := range bySegment {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		if ref.Shard >= r.Shards || !r.Lists(ref.Shard, ref.ID) {
 			continue // compacted away
 		}

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -260,7 +261,7 @@ func (r *Recovery) tryToLoad(segs []*segment) error {
 	}
 	offset := (savedHeaderSize + int64(len(saved))*savedSegmentSize + int64(len(sums)+1)*4 + 4095) &^ 4095
 	index, err := hashidx.Load(head.index, func(slots []byte) error {
-		return readSlots(io.NewSectionReader(file, offset, int64(len(slots))), slots, sums)
+		return readSlots(r.ctx, io.NewSectionReader(file, offset, int64(len(slots))), slots, sums)
 	})
 	if err != nil {
 		return err
@@ -343,8 +344,11 @@ func (c *Config) readSavedHead(file *os.File, segments int) (h savedHead, saved 
 }
 
 // readSlots fills slots from r and verifies each chunk while it is in the cache.
-func readSlots(r io.Reader, slots []byte, sums []uint32) error {
+func readSlots(ctx context.Context, r io.Reader, slots []byte, sums []uint32) error {
 	for _, sum := range sums {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		chunk := slots[:min(savedChunk, len(slots))]
 		if _, err := io.ReadFull(r, chunk); err != nil {
 			return fmt.Errorf("read slots: %w", err)

@@ -3,10 +3,10 @@ package shard
 import (
 	"bytes"
 	"cmp"
+	"context"
+	"fmt"
 	"runtime"
 	"slices"
-
-	"github.com/freyjadb/freyja/mmapio"
 )
 
 // Entry is a key with its value as they lie in the mapping, valid until the function they are given to
@@ -22,15 +22,16 @@ const scanBatch = 32
 // Scan calls fn for every key that begins with prefix, in the order of the log: segment by segment, the
 // one with the oldest record first, and front to back in each. It reads the records in sequence and asks
 // the index which of them is the newest of its key. It stops at the first error of fn, which it
-// returns, or of a record. The caller runs it under the fault guard.
-func (f *Frozen) Scan(prefix []byte, fn func(Entry) error) error {
+// returns, or of a record, and with that of ctx, which it looks at before each segment and once a MiB or so in it. What it has read stays in memory
+// only where it was before (mmapio.Visit). The caller runs it under the fault guard.
+func (f *Frozen) Scan(ctx context.Context, prefix []byte, fn func(Entry) error) error {
 	spans := slices.Clone(f.spans)
 	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.minSeq, b.minSeq) })
 	for _, sp := range spans {
-		if err := sp.seg.mapping.Advise(mmapio.AdviceWillNeed); err != nil {
-			f.shard.cfg.Logger.Warn("advice for a segment was refused", "segment", sp.seg.path, "error", err)
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("scan stopped before %q: %w", sp.seg.path, err)
 		}
-		if err := f.scanSpan(sp, prefix, fn); err != nil {
+		if err := f.scanSpan(ctx, sp, prefix, fn); err != nil {
 			return err
 		}
 	}
@@ -45,13 +46,23 @@ type scanned struct {
 	offset int64
 }
 
-func (f *Frozen) scanSpan(sp span, prefix []byte, fn func(Entry) error) error {
+func (f *Frozen) scanSpan(ctx context.Context, sp span, prefix []byte, fn func(Entry) error) error {
 	var batch [scanBatch]scanned
 	b := sp.seg.bytes(sp.end)
 	verified := sp.seg.pages.bits()
+	pass := f.shard.pass(ctx, sp.seg, sp.end)
+	defer pass.visit.Leave()
 	for at := int64(headerSize); at < sp.end; {
 		n := 0
 		for n < scanBatch && at < sp.end {
+			if pass.due(b, at) {
+				if n > 0 {
+					break // what it has is still to be handed out
+				}
+				if err := pass.step(b, at); err != nil {
+					return fmt.Errorf("scan stopped at offset %d of %q: %w", at, sp.seg.path, err)
+				}
+			}
 			r, reason := decodeRecord(b[at:], verified != nil && !pageVerified(verified, uint64(at)))
 			if reason != "" {
 				return corrupt(sp.seg.path, at, reason)

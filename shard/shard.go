@@ -202,6 +202,7 @@ type Shard struct {
 	savedSize  int64    // bytes of the saved index, 0 once it is out of date and gone
 
 	numbers  *numbers      // of the segments
+	removed  atomic.Int64  // bytes of segment files that compaction has removed since Open
 	detached *atomic.Int64 // bytes of segment files removed and still mapped; not a part of Shard, see detach
 
 	compactMu turn               // held by the one compaction under way; before syncMu
@@ -236,6 +237,7 @@ type Counts struct {
 // Usage is what a shard holds. Package freyja documents the fields.
 type Usage struct {
 	Keys, LiveBytes, DeadBytes, ExpiredBytes, DiskBytes, IndexBytes, DetachedBytes int64
+	IndexHeldBytes, HeapBytes                                                      int64
 	Segments                                                                       int
 }
 
@@ -284,12 +286,14 @@ func (s *Shard) Usage() Usage {
 		return Usage{}
 	}
 	s.pollPrepared()
-	u := Usage{Keys: int64(s.index.Len()), LiveBytes: s.live, IndexBytes: s.index.Bytes(), DetachedBytes: s.detached.Load()}
+	u := Usage{Keys: int64(s.index.Len()), LiveBytes: s.live, IndexBytes: s.index.Bytes(), DetachedBytes: s.detached.Load(),
+		IndexHeldBytes: s.index.Memory().Held()}
 	now := time.Now().UnixNano()
 	for _, seg := range s.segmentsLocked() {
 		u.Segments++
 		u.DeadBytes += seg.dead()
 		u.ExpiredBytes += seg.expiredLive(now)
+		u.HeapBytes += seg.pages.heapBytes()
 	}
 	u.DiskBytes = s.diskLocked()
 	return u

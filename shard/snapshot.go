@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"time"
+
+	"github.com/freyjadb/freyja/hashidx"
 )
 
 // Frozen is one shard of a snapshot: its view at an instant, with an index table that changes no more.
@@ -16,6 +18,9 @@ type Frozen struct {
 	v     *view
 	now   int64  // the instant, in Unix nanoseconds
 	spans []span // its segments
+
+	memory            *hashidx.Memory // of the shard's index
+	replaced, removed int64           // by the index and by compactions when it was taken, in bytes (LetGo)
 }
 
 // span is a segment as far as a snapshot goes.
@@ -52,7 +57,8 @@ func Freeze(shards []*Shard) ([]*Frozen, error) {
 			return nil, fmt.Errorf("freeze index of shard %d: %w", s.cfg.Shard, err)
 		}
 		v := s.view.Load()
-		frozen[i] = &Frozen{shard: s, v: v.withTable(table), now: now, spans: v.spansLocked()}
+		frozen[i] = &Frozen{shard: s, v: v.withTable(table), now: now, spans: v.spansLocked(),
+			memory: s.index.Memory(), replaced: s.index.Memory().Replaced(), removed: s.removed.Load()}
 		s.counts.IndexSwaps++
 		s.publish(v.withTable(s.index.Table()))
 	}
@@ -102,6 +108,18 @@ func tryLockAll(shards []*Shard) int {
 		return i
 	}
 	return len(shards)
+}
+
+// LetGo says that f is given up: what it alone held may be collected once those who use it are done. The collector cannot
+// see how much that is, and if it was asked to run when the shard let go of it, f had it still. It takes no lock.
+func (f *Frozen) LetGo() {
+	table := f.shard.view.Load().table
+	if table == nil {
+		return // Close has it run
+	}
+	// What came and went while f was there f never had: the first terms are an upper bound, and so are the second.
+	hashidx.LetGo(max(0, min(f.memory.Replaced()-f.replaced, f.memory.Held()-table.Bytes())))
+	collectDetached(min(f.shard.removed.Load()-f.removed, f.shard.detached.Load()))
 }
 
 // Get is Shard.Get at the instant.

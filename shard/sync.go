@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -283,8 +284,11 @@ func (s *Shard) sealRolled(r reach) error {
 
 // hintForSeal reads a segment that the writer has left.
 func (s *Shard) hintForSeal(seg *segment, r reach) (h *hint, err error) {
+	// What it wrote is in memory and stays there. What it had before it rested need not be.
+	pass := seg.pass(context.Background(), r.end)
+	defer pass.visit.Leave()
 	err = guarded(func() error {
-		h, err = s.cfg.hintOf(seg, r.end, false)
+		h, err = s.cfg.hintOf(seg, r.end, false, pass)
 		return err
 	})
 	return h, err

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"fmt"
 	"slices"
 )
@@ -42,7 +43,7 @@ func (r *Recovery) readTail(open []*segment) error {
 		}
 		seg := open[i]
 		open = slices.Delete(open, i, i+1)
-		end, err := t.read(seg)
+		end, err := t.read(r.ctx, seg)
 		if err != nil {
 			return err
 		}
@@ -81,11 +82,19 @@ func firstSeq(seg *segment) uint64 {
 }
 
 // read goes through an open segment up to its first record that does not verify, and returns where that is.
-func (t *tail) read(seg *segment) (at int64, err error) {
+func (t *tail) read(ctx context.Context, seg *segment) (at int64, err error) {
 	b := seg.bytes(seg.size)
+	pass := seg.pass(ctx, seg.size)
+	pass.visit.KeepAll() // its writer goes on in it
+	defer pass.visit.Leave()
 	at = headerSize
 	t.reason = ""
 	for at < seg.size {
+		if pass.due(b, at) {
+			if err := pass.step(b, at); err != nil {
+				return 0, err
+			}
+		}
 		rec, why := decodeRecord(b[at:], true)
 		if why == "" && rec.seq != t.end+1 {
 			why = fmt.Sprintf("record has sequence number %d, not %d", rec.seq, t.end+1)
@@ -159,6 +168,9 @@ func (r *Recovery) applyTail() error {
 	s, t := r.s, &r.tail
 	var last *segment
 	for i, seg := range t.chain {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
 		if i > 0 && firstSeq(seg) > t.end {
 			t.beyond = append(t.chain[i:len(t.chain):len(t.chain)], t.beyond...)
 			t.chain = t.chain[:i]
@@ -188,7 +200,14 @@ func (r *Recovery) applySegment(seg *segment, end int64) error {
 	s, t := r.s, &r.tail
 	b := seg.bytes(seg.size)
 	r.report.Scanned++
+	looked := seg.end
 	for seg.end < end && s.seq < t.end {
+		if seg.end-looked >= paceStep {
+			looked = seg.end
+			if err := r.ctx.Err(); err != nil {
+				return err
+			}
+		}
 		rec, reason := decodeRecord(b[seg.end:], false)
 		if reason != "" {
 			return corrupt(seg.path, seg.end, "record was there a moment ago: "+reason)

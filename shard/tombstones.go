@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"context"
 	"slices"
 )
 
@@ -79,6 +80,9 @@ func (c *compaction) keepBlocked() error {
 			return err
 		}
 		err := guarded(func() error { return c.blockedBy(seg, byHash) })
+		if c.ctx.Err() != nil {
+			return c.ctx.Err()
+		}
 		if err != nil {
 			// What it has is not to be found out, which must not keep its dead neighbours: it blocks all.
 			c.s.cfg.Logger.Warn("a segment cannot be read, deletes stay because of it", "segment", seg.path, "error", err)
@@ -91,7 +95,7 @@ func (c *compaction) keepBlocked() error {
 
 // blockedBy marks the deletes that seg has an older record for.
 func (c *compaction) blockedBy(seg *segment, byHash map[uint64][]int) error {
-	h, err := c.s.hintFor(seg)
+	h, err := c.s.hintFor(c.ctx, seg)
 	if err != nil {
 		return err
 	}
@@ -155,11 +159,13 @@ func seqOf(seg *segment, h *hint, i int) (uint64, error) {
 }
 
 // hintFor is the hint of a segment that takes no more records, from its file or from its records.
-func (s *Shard) hintFor(seg *segment) (*hint, error) {
+func (s *Shard) hintFor(ctx context.Context, seg *segment) (*hint, error) {
 	if h, err := s.cfg.openHint(seg, seg.end, seg.lastSeq, nil); err == nil {
 		return h, nil
 	}
-	return s.cfg.hintOf(seg, seg.end, true)
+	pass := s.pass(ctx, seg, seg.end)
+	defer pass.visit.Leave()
+	return s.cfg.hintOf(seg, seg.end, true, pass)
 }
 
 // unblock says of a segment whose tombstones one of the inputs blocked that some of them may go now. If

@@ -153,7 +153,7 @@ func requireTrial(t testing.TB, l *lone, keys []string, want map[string]string, 
 	frozen, err := Freeze(l.shards)
 	require.NoError(t, err)
 	found := map[string]string{}
-	require.NoError(t, frozen[0].Scan(nil, func(e Entry) error {
+	require.NoError(t, frozen[0].Scan(context.Background(), nil, func(e Entry) error {
 		found[string(e.Key)] = string(e.Value)
 		return nil
 	}), what)

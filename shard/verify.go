@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
+
+	"github.com/freyjadb/freyja/mmapio"
 )
 
 // Damage is a place in a file that does not verify. Package freyja documents the fields.
@@ -34,19 +37,26 @@ func (s *Shard) Verify(ctx context.Context, progress func(bytes int64)) (Verifie
 		return Verified{}, err
 	}
 	f := frozen[0]
-	v := &verifier{c: &s.cfg, ctx: ctx, progress: progress}
+	v := &verifier{c: &s.cfg, ctx: ctx, progress: progress, pass: s.pass}
 	live := 0
 	for _, sp := range f.spans {
+		before, hint := len(v.Damages), newHintBuilder(sp.seg.compacted, 0)
 		err := v.segment(sp, func(at int64, r *record) {
-			if r.kind == kindPut && f.v.table.Holds(s.cfg.Hash(r.key), location(sp.seg.number, at)) {
+			hash := s.cfg.Hash(r.key)
+			if r.kind == kindPut && f.v.table.Holds(hash, location(sp.seg.number, at)) {
 				live++
+			}
+			if sp.hinted {
+				hint.addOf(sp.seg, hash, r)
 			}
 		})
 		if err != nil {
 			return v.Verified, err
 		}
-		if sp.hinted {
-			v.checkHint(sp)
+		if sp.hinted && len(v.Damages) == before {
+			v.checkHint(sp, hint.finish())
+		} else if sp.hinted {
+			v.checkHint(sp, nil)
 		}
 	}
 	if len(v.Damages) == 0 && live != f.Len() {
@@ -75,6 +85,7 @@ type verifier struct {
 	c        *Config
 	ctx      context.Context
 	progress func(bytes int64)
+	pass     func(ctx context.Context, seg *segment, end int64) *passage // Shard.pass, where there is a shard
 }
 
 func (v *verifier) damage(d Damage) {
@@ -85,7 +96,8 @@ func (v *verifier) damage(d Damage) {
 // segment reads the records of a segment and calls sound for each that verifies.
 func (v *verifier) segment(sp span, sound func(at int64, r *record)) error {
 	seg := sp.seg
-	w := &walk{v: v, seg: seg, b: seg.bytes(sp.end), sound: sound}
+	w := &walk{v: v, seg: seg, b: seg.bytes(sp.end), sound: sound, pass: v.pass(v.ctx, seg, sp.end)}
+	defer w.pass.visit.Leave()
 	if sp.hinted {
 		if h, err := v.c.openHint(seg, sp.end, sp.lastSeq, nil); err == nil {
 			w.known = h
@@ -107,6 +119,7 @@ type walk struct {
 	seg   *segment
 	b     []byte
 	sound func(at int64, r *record)
+	pass  *passage
 	known *hint // which says where records begin; nil if it cannot be had
 	at    int64
 	seq   uint64  // of the record before, 0 if it is not known
@@ -121,6 +134,11 @@ func (w *walk) run() error {
 			w.v.progress(w.at - reported)
 			reported = w.at
 			if err := w.v.ctx.Err(); err != nil {
+				return err
+			}
+		}
+		if w.pass.due(w.b, w.at) {
+			if err := w.pass.step(w.b, w.at); err != nil {
 				return err
 			}
 		}
@@ -172,6 +190,9 @@ func (w *walk) next() int64 {
 		return end
 	}
 	for at := w.at + recordAlign; at < end; at += recordAlign {
+		if at%(1<<20) == 0 && w.v.ctx.Err() != nil {
+			return end // run says so
+		}
 		if _, why := decodeRecord(w.b[at:], true); why == "" {
 			return at
 		}
@@ -202,8 +223,8 @@ func (w *walk) keyIsKnown(r *record) bool {
 	})
 }
 
-// checkHint compares a hint file with its segment, if that is sound.
-func (v *verifier) checkHint(sp span) {
+// checkHint compares a hint file with what it is to say, if the segment is sound and tells.
+func (v *verifier) checkHint(sp span, want *hint) {
 	seg := sp.seg
 	path := hintPath(seg.path)
 	h, err := v.c.openHint(seg, sp.end, sp.lastSeq, nil)
@@ -213,12 +234,13 @@ func (v *verifier) checkHint(sp span) {
 	reason := ""
 	if err != nil {
 		reason = err.Error()
-	} else if want, err := v.c.hintOf(seg, sp.end, false); err == nil && !want.equal(h) {
+	} else if want != nil && !want.equal(h) {
 		reason = "hint file does not say what the segment has"
 	}
 	if reason != "" {
 		v.damage(Damage{File: path, Reason: reason})
 	}
+	_ = mmapio.Forget(path, mmapio.Range{To: math.MaxInt32}) // only Open reads it; it may stay
 }
 
 func (h *hint) equal(o *hint) bool {

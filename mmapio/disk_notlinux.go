@@ -1,0 +1,16 @@
+//go:build !linux
+
+package mmapio
+
+import (
+	"errors"
+	"os"
+)
+
+// What is in memory is not asked here, so that nothing is ever given back.
+
+func sysResident(data, pages []byte) error { return errors.ErrUnsupported }
+
+func sysUnload([]byte) error { return errors.ErrUnsupported }
+
+func sysForget(*os.File, int64, int64) error { return errors.ErrUnsupported }
