@@ -12,7 +12,7 @@ func (db *DB) startLoops() {
 	if !db.opts.ReadOnly && db.opts.Durability == Periodic {
 		db.loops.Go(db.syncLoop)
 	}
-	coldStores.join(db)
+	db.loops.Go(db.coldLoop)
 	if !db.opts.ReadOnly && !db.opts.DisableAutoCompact {
 		for range compactionWorkers() {
 			db.loops.Go(db.compactLoop)

@@ -1,7 +1,6 @@
 package freyja
 
 import (
-	"sync"
 	"time"
 
 	"github.com/freyjadb/freyja/mmapio"
@@ -10,7 +9,11 @@ import (
 // The store is cold while its records have to be expected on disk: then reads fetch them by system calls
 // (shard/cold.go). It becomes cold when loads from memory wait for pages, and warm again when next to nothing is read
 // from the disk any more. Both are looked at twice a second, and counted for the whole process: so something else in
-// it, another store too, can make the store cold. That costs reads about a microsecond, and harms nothing.
+// it can make the store cold. That costs reads about a microsecond, and harms nothing.
+//
+// Each store looks for itself, which costs an idle one some 160 microseconds of processor time a second. One goroutine for all
+// of a process was tried and given up: it would live in the synctest bubble of the store that came first, and stores
+// outside it could not end it.
 const (
 	coldInterval = 500 * time.Millisecond
 	coldFaults   = 25     // page faults in an interval that make the store cold, if as many pages were read: new ones are not
@@ -18,50 +21,18 @@ const (
 	warmAfter    = 4
 )
 
-// coldWatch looks for all stores of the process, whose numbers are one: each store that woke up for itself cost some
-// 160 microseconds of processor time a second, and 50 idle stores nearly one per cent of a core.
-type coldWatch struct {
-	mu     sync.Mutex
-	stores map[*DB]bool  // guarded by mu; open stores, and whether they are cold
-	stop   chan struct{} // guarded by mu; closed when the last store leaves; nil: nobody looks
-}
-
-var coldStores coldWatch
-
-// join has db made cold and warm until it leaves.
-func (w *coldWatch) join(db *DB) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.stop == nil {
-		if _, _, ok := mmapio.DiskWaits(); !ok {
-			return
-		}
-		w.stores, w.stop = map[*DB]bool{}, make(chan struct{})
-		go w.loop(w.stop)
+// coldLoop makes the shards cold and warm until the store is closed.
+func (db *DB) coldLoop() {
+	lastFaults, lastBlocks, ok := mmapio.DiskWaits()
+	if !ok {
+		return
 	}
-	w.stores[db] = false
-}
-
-// leave may be called for a store that has not joined.
-func (w *coldWatch) leave(db *DB) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.stores, db)
-	if w.stop != nil && len(w.stores) == 0 {
-		close(w.stop)
-		w.stop = nil
-	}
-}
-
-// loop looks until stop is closed.
-func (w *coldWatch) loop(stop <-chan struct{}) {
-	lastFaults, lastBlocks, _ := mmapio.DiskWaits()
 	tick := time.NewTicker(coldInterval)
 	defer tick.Stop()
 	cold, quiet := false, 0
 	for {
 		select {
-		case <-stop:
+		case <-db.done:
 			return
 		case <-tick.C:
 		}
@@ -72,30 +43,15 @@ func (w *coldWatch) loop(stop <-chan struct{}) {
 		switch {
 		case !cold && faults-lastFaults >= coldFaults && blocks-lastBlocks >= 8*coldFaults:
 			cold, quiet = true, 0
+			db.setCold(true)
 		case cold && quiet >= warmAfter:
 			cold = false
+			db.setCold(false)
 		}
 		lastFaults, lastBlocks = faults, blocks
-		for _, db := range w.others(cold) {
-			db.setCold(cold)
-		}
 	}
 }
 
-// others are the stores that are not as the process is, and from now on count as if they were.
-func (w *coldWatch) others(cold bool) (list []*DB) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for db, is := range w.stores {
-		if is != cold {
-			list = append(list, db)
-			w.stores[db] = cold
-		}
-	}
-	return list
-}
-
-// setCold does nothing to a store that was closed meanwhile.
 func (db *DB) setCold(cold bool) {
 	for _, s := range db.shards {
 		s.SetCold(cold)

@@ -488,7 +488,6 @@ func (db *DB) Close() error {
 	db.closed = true
 	start := time.Now()
 	close(db.done)
-	coldStores.leave(db)
 	db.compactor.stop()
 	db.loops.Wait()
 	err := db.abandon()
