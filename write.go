@@ -102,6 +102,9 @@ func (db *DB) Delete(key []byte) error {
 // Sync puts every write that returned before the call on disk, in every durability mode. It costs a
 // sync of each shard that has unsynced records. Errors: ErrClosed, ErrReadOnly after a sync
 // failed (the store then takes no more writes until it is opened again), and that failure.
+//
+// Neither it nor a write takes a context: a sync that is under way is the kernel's, and ends when the disk has it. A write that waits for
+// compaction to make space (Options.CompactAtDeadRatio) goes on when that ends, cannot help, or the store is closed.
 func (db *DB) Sync() error {
 	if db.opts.ReadOnly {
 		return db.syncReadOnly()
