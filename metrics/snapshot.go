@@ -91,6 +91,9 @@ type Usage struct {
 	DiskBytes       int64   `json:"disk_bytes"`
 	DetachedBytes   int64   `json:"detached_bytes"`
 	IndexBytes      int64   `json:"index_bytes"`
+	IndexHeldBytes  int64   `json:"index_held_bytes"`
+	HeapBytes       int64   `json:"heap_bytes"`
+	MappedBytes     int64   `json:"mapped_bytes"`
 	Segments        int     `json:"segments"`
 	JournalBytes    int64   `json:"journal_bytes"`
 	QuarantineBytes int64   `json:"quarantine_bytes"`
@@ -101,14 +104,16 @@ type Usage struct {
 
 // Shard is freyja.Usage of one shard, which documents the fields.
 type Shard struct {
-	Keys          int64 `json:"keys"`
-	LiveBytes     int64 `json:"live_bytes"`
-	DeadBytes     int64 `json:"dead_bytes"`
-	ExpiredBytes  int64 `json:"expired_bytes"`
-	DiskBytes     int64 `json:"disk_bytes"`
-	DetachedBytes int64 `json:"detached_bytes"`
-	IndexBytes    int64 `json:"index_bytes"`
-	Segments      int   `json:"segments"`
+	Keys           int64 `json:"keys"`
+	LiveBytes      int64 `json:"live_bytes"`
+	DeadBytes      int64 `json:"dead_bytes"`
+	ExpiredBytes   int64 `json:"expired_bytes"`
+	DiskBytes      int64 `json:"disk_bytes"`
+	DetachedBytes  int64 `json:"detached_bytes"`
+	IndexBytes     int64 `json:"index_bytes"`
+	IndexHeldBytes int64 `json:"index_held_bytes"`
+	HeapBytes      int64 `json:"heap_bytes"`
+	Segments       int   `json:"segments"`
 }
 
 // Recovery is freyja.RecoveryReport, which documents the fields.
@@ -180,12 +185,14 @@ func newHistogram(h *freyja.LatencyHistogram) Histogram {
 func newUsage(u *freyja.Usage) Usage {
 	out := Usage{
 		Keys: u.Keys, LiveBytes: u.LiveBytes, DeadBytes: u.DeadBytes, ExpiredBytes: u.ExpiredBytes, DiskBytes: u.DiskBytes,
-		DetachedBytes: u.DetachedBytes, IndexBytes: u.IndexBytes, Segments: u.Segments, JournalBytes: u.JournalBytes,
+		DetachedBytes: u.DetachedBytes, IndexBytes: u.IndexBytes, IndexHeldBytes: u.IndexHeldBytes, HeapBytes: u.HeapBytes,
+		MappedBytes: u.MappedBytes, Segments: u.Segments, JournalBytes: u.JournalBytes,
 		QuarantineBytes: u.QuarantineBytes, Snapshots: u.Snapshots, OldestSnapshot: u.OldestSnapshot.Seconds(),
 		Shards: make([]Shard, len(u.Shards)),
 	}
 	for i, s := range u.Shards {
-		out.Shards[i] = Shard{s.Keys, s.LiveBytes, s.DeadBytes, s.ExpiredBytes, s.DiskBytes, s.DetachedBytes, s.IndexBytes, s.Segments}
+		out.Shards[i] = Shard{s.Keys, s.LiveBytes, s.DeadBytes, s.ExpiredBytes, s.DiskBytes, s.DetachedBytes, s.IndexBytes,
+			s.IndexHeldBytes, s.HeapBytes, s.Segments}
 	}
 	return out
 }

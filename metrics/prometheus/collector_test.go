@@ -104,6 +104,9 @@ func TestScrape(t *testing.T) {
 		"freyja_disk_bytes":                       float64(usage.DiskBytes),
 		"freyja_index_bytes":                      float64(usage.IndexBytes),
 		"freyja_journal_bytes":                    float64(usage.JournalBytes),
+		"freyja_index_held_bytes":                 float64(usage.IndexHeldBytes),
+		"freyja_heap_bytes":                       float64(usage.HeapBytes),
+		"freyja_mapped_bytes":                     float64(usage.MappedBytes),
 		"freyja_quarantine_bytes":                 0,
 		"freyja_compactions_total":                float64(stats.Compactions),
 		"freyja_compaction_failures_total":        0,
@@ -146,8 +149,12 @@ func TestScrape(t *testing.T) {
 			require.EqualValues(t, want, b.GetCumulativeCount(), "%s up to %v", name, b.GetUpperBound())
 		}
 	}
+	files := int64(0) // the store has some besides
+	for _, s := range usage.Shards {
+		files += s.DiskBytes
+	}
 	for name, whole := range map[string]float64{"freyja_shard_keys": keys - 100, "freyja_shard_live_bytes": float64(usage.LiveBytes),
-		"freyja_shard_segments": float64(usage.Segments), "freyja_shard_disk_bytes": float64(usage.DiskBytes - usage.JournalBytes)} {
+		"freyja_shard_segments": float64(usage.Segments), "freyja_shard_disk_bytes": float64(files)} {
 		sum := 0.0
 		require.Len(t, families[name].Metric, 4, name)
 		for i, m := range families[name].Metric {

@@ -59,6 +59,7 @@ type panel struct {
 // notShown are the metrics that the dashboard has no panel for, and why.
 var notShown = map[string]string{
 	"freyja_shards":               "does not change while a store lives",
+	"freyja_mapped_bytes":         "is address space, not memory",
 	"freyja_recovery_records":     "is near the number of keys, and says little without the time it took",
 	"freyja_shard_keys":           "is exported only where it was asked for, as all of shards",
 	"freyja_shard_live_bytes":     "the same",
