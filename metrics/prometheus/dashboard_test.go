@@ -172,3 +172,15 @@ func TestDashboardMatchesCollector(t *testing.T) {
 		require.Contains(t, exported, name)
 	}
 }
+
+// TestOperationsNamesMetrics: what docs/operations.md says to watch is there.
+func TestOperationsNamesMetrics(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	require.NoError(t, err)
+	families := scrape(t, endpoint(t, NewCollector(openStore(t, nil))))
+	names := metricName.FindAllString(string(text), -1)
+	require.Greater(t, len(names), 5)
+	for _, name := range names {
+		require.Contains(t, families, name)
+	}
+}
