@@ -22,7 +22,7 @@ func TestETagNamesOneBody(t *testing.T) {
 	db, err := freyja.Open(t.TempDir(), nil)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
-	documents, err := cache.New(db, cache.Options[*document]{Decode: decoder(db, 1), Cost: (*document).cost})
+	documents, err := cache.New(db, cache.Options[*document]{Decode: decode, Cost: (*document).cost})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, documents.Close()) }()
 	handler := (&service{db: db, documents: documents, maxBody: 1000, log: slog.New(slog.DiscardHandler)}).routes()

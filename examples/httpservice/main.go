@@ -16,6 +16,7 @@
 //	curl 'http://127.0.0.1:43121/docs/user/1?field=name'       # "Sif", from the decoded document
 //	curl -X DELETE http://127.0.0.1:43121/docs/user/1
 //	curl http://127.0.0.1:43121/debug/vars
+//	freyja top --name freyja http://127.0.0.1:43121/debug/vars
 //
 // # Shutdown
 //
@@ -102,7 +103,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	defer func() { err = errors.Join(err, db.Close()) }()
 	documents, err := cache.New(db, cache.Options[*document]{
 		MaxCost: c.cacheBytes,
-		Decode:  decoder(db, time.Now().UnixNano()),
+		Decode:  decode,
 		Cost:    (*document).cost,
 	})
 	if err != nil {
@@ -110,7 +111,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	defer func() { err = errors.Join(err, documents.Close()) }()
 
-	s := &service{db: db, documents: documents, maxBody: c.maxBody, log: log}
+	s := &service{db: db, documents: documents, started: time.Now().UnixNano(), maxBody: c.maxBody, log: log}
 	return serve(ctx, c, s.routes(), stdout, log)
 }
 

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/freyjadb/freyja/metrics"
 )
 
 // asProgram makes the test binary the program itself, for a process that can be sent signals.
@@ -194,15 +196,14 @@ func TestVariables(t *testing.T) {
 		request(t, "GET", url+"/docs/a", "")
 		_, body := request(t, "GET", url+"/debug/vars", "")
 		var vars struct {
-			Stats struct{ Writes int64 }        `json:"freyja.stats"`
-			Usage struct{ Keys int64 }          `json:"freyja.usage"`
+			Store metrics.Snapshot              `json:"freyja"`
 			Cache struct{ Hits, Decodes int64 } `json:"cache.stats"`
 			Ratio float64                       `json:"cache.hit_ratio"`
 			Mem   struct{ HeapAlloc uint64 }    `json:"memstats"`
 		}
 		require.NoError(t, json.Unmarshal([]byte(body), &vars), body)
-		require.EqualValues(t, 1, vars.Stats.Writes)
-		require.EqualValues(t, 1, vars.Usage.Keys)
+		require.EqualValues(t, 1, vars.Store.Stats.Writes)
+		require.EqualValues(t, 1, vars.Store.Usage.Keys)
 		require.Positive(t, vars.Mem.HeapAlloc)
 		require.Positive(t, vars.Cache.Decodes)
 		return vars.Cache.Hits > 0 && vars.Ratio > 0

@@ -17,6 +17,7 @@ import (
 type service struct {
 	db        *freyja.DB
 	documents *cache.Cache[*document]
+	started   int64 // when the process was, in Unix nanoseconds
 	maxBody   int64
 	log       *slog.Logger
 }
@@ -33,7 +34,7 @@ func (s *service) routes() http.Handler {
 
 // get serves a document or, with ?field=name, one of its members.
 func (s *service) get(w http.ResponseWriter, r *http.Request) {
-	d, err := s.documents.Get([]byte(r.PathValue("key")))
+	d, version, err := s.documents.GetVersion([]byte(r.PathValue("key")))
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -49,7 +50,7 @@ func (s *service) get(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-cache") // keep it, but ask whether it is still right
-	w.Header().Set("ETag", d.etag)
+	w.Header().Set("ETag", s.etag(version))
 	// ServeContent compares If-None-Match with the ETag, and sees to HEAD and ranges.
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 }
