@@ -21,6 +21,11 @@
 //	err = db.Put([]byte("greeting"), []byte("hello"))
 //	value, err := db.Get([]byte("greeting"))
 //
+// Which read to take: Get copies and allocates; AppendGet copies into a buffer of yours; View and GetMany copy nothing, and
+// GetMany overlaps the cache misses of many keys. Package cache keeps what values decode to in memory and is
+// never stale, by Version and Unchanged. Package metrics hands out Stats and Usage; docs/operations.md is for
+// those who run a store, with what to do about each error and each event in the log. The folder examples has programs to copy from.
+//
 // # Guarantees
 //
 // Operations on one key are linearizable: a Get that starts after a Put returned sees that value or

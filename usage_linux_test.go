@@ -106,6 +106,9 @@ func requireUsage(t testing.TB, db *DB, anon int64, moment string) {
 
 // TestUsageIsWhatTheKernelSays follows a store through what makes it take more than it shows to readers.
 func TestUsageIsWhatTheKernelSays(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector takes anonymous memory of its own")
+	}
 	requireNothingMapped(t)
 	dir := t.TempDir()
 	debug.FreeOSMemory()

@@ -91,7 +91,7 @@ FREYJA_POISON=1 go test -race -count=1 -timeout "$test_timeout" \
 	-skip 'PowerFailure|EveryCallFails|Disk|Permissions|StrangeThings|DamagedFolder|Limit|Sizes' . ./shard ./hashidx ./mmapio
 
 step "tests without the race detector: those that count allocations, commands of the documents, failures of calls and power"
-go test -count=1 -timeout "$test_timeout" -run "Alloc|Document|Example|Frozen|EveryCallFails|PowerFailure|Limit" ./...
+go test -count=1 -timeout "$test_timeout" -run "Alloc|Document|Example|UsageIs|Frozen|EveryCallFails|PowerFailure|Limit" ./...
 
 # Their tests ran above; this is what somebody sees who has just cloned the repository.
 step "examples, run without arguments"
