@@ -163,6 +163,8 @@ func programOptions(c chooser) Options {
 		// Compaction comes as an operation of the program; in some stores also by itself.
 		DisableAutoCompact: c.choose(3, "automatic compaction") > 0,
 		CompactAtDeadRatio: []float64{0, 0.05, 0.3, 0.9, 1}[c.choose(5, "dead ratio")],
+		// So that it turns often, and that images of the files are small.
+		journalFirst: 16 << 10, journalMax: 64 << 10,
 	}
 }
 
