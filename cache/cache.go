@@ -44,6 +44,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sync/singleflight"
@@ -71,6 +72,24 @@ type entry[V any] struct {
 	version freyja.Version
 	cost    int64
 	value   V
+}
+
+// shortEntry is an entry with a key of up to shortKey bytes behind it, so that comparing it is no cache miss of its own.
+type shortEntry[V any] struct {
+	entry[V]
+	bytes [shortKey]byte
+}
+
+const shortKey = 32
+
+// newEntry returns an entry with a copy of key.
+func newEntry[V any](key []byte, version freyja.Version, value V) *entry[V] {
+	if len(key) > shortKey {
+		return &entry[V]{key: string(key), version: version, value: value}
+	}
+	s := &shortEntry[V]{entry: entry[V]{version: version, value: value}}
+	s.key = unsafe.String(&s.bytes[0], copy(s.bytes[:], key)) // which the string keeps alive, and nothing changes
+	return &s.entry
 }
 
 // New returns an empty cache over db. It starts two goroutines, which Close ends. Errors: an option that cannot be
@@ -166,11 +185,11 @@ func (c *Cache[V]) decode(memory *values[V], h uint64, key []byte) (*entry[V], e
 		c.counts.decodeErrors.Add(1)
 		return nil, fmt.Errorf("freyja cache: decode the value of %q: %w", key, err)
 	}
-	e := &entry[V]{key: string(key), version: version, value: value}
+	e := newEntry(key, version, value)
 	if c.opts.Cost != nil {
 		e.cost = max(1, c.opts.Cost(value))
 	} else {
-		e.cost = size + int64(len(key)) + overhead[V]()
+		e.cost = size + int64(max(len(key), shortKey)) + overhead[V]()
 	}
 	memory.set(h, e)
 	return e, nil

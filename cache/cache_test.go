@@ -88,7 +88,7 @@ func TestHit(t *testing.T) {
 	require.Same(t, first, value)
 	require.Equal(t, version, hit)
 	s := c.Stats()
-	require.Equal(t, int64(len("key")+len("value"))+overhead[*text](), s.Bytes)
+	require.Equal(t, int64(shortKey+len("value"))+overhead[*text](), s.Bytes)
 	s.Bytes = 0
 	require.Equal(t, Stats{Hits: 3, Misses: 1, Decodes: 1, MaxBytes: DefaultMaxCost}, s)
 	require.InDelta(t, 3.0/4, s.HitRatio(), 1e-9)
@@ -246,6 +246,35 @@ func TestHashCollision(t *testing.T) {
 	require.Same(t, e, got, "the collision is not set up")
 	requireGet(t, c, "other", "value of the other")
 	require.Zero(t, c.Stats().StaleDrops)
+}
+
+// TestKeysOfAllLengths: keys that lie behind their entry and those that do not, before and after their records are moved.
+func TestKeysOfAllLengths(t *testing.T) {
+	db := openStore(t, &freyja.Options{Shards: 1, DisableAutoCompact: true})
+	c := newCache(t, db, texts())
+	keys := []string{}
+	for n := 1; n <= 2*shortKey; n++ {
+		keys = append(keys, strings.Repeat("k", n))
+	}
+	for _, key := range append(keys, strings.Repeat("k", freyja.MaxKeySize)) {
+		require.NoError(t, db.Put([]byte(key), []byte("value of "+key)))
+		buf := []byte(key)
+		_, err := c.Get(buf)
+		require.NoError(t, err)
+		clear(buf) // the key is the caller's
+		c.settle()
+	}
+	require.NoError(t, db.Delete([]byte(strings.Repeat("k", freyja.MaxKeySize))))
+	_, err := db.Compact(context.Background())
+	require.NoError(t, err)
+	decodes := c.Stats().Decodes
+	for range 3 {
+		runtime.GC()
+		for _, key := range keys {
+			requireGet(t, c, key, "value of "+key)
+		}
+	}
+	require.Equal(t, decodes, c.Stats().Decodes, "all were hits")
 }
 
 // TestOlderVersionDoesNotReplace: who decoded an older version and comes late does not put it in the newer one's place.

@@ -121,7 +121,7 @@ func TestLinearizable(t *testing.T) {
 		db := openStore(t, &freyja.Options{Shards: 2, SegmentSize: 32 << 10, Durability: freyja.Never})
 		opts := texts()
 		if round%2 == 1 {
-			opts.MaxCost = 3 * (overhead[*text]() + 100)
+			opts.MaxCost = 3 * (overhead[*text]() + shortKey + 100)
 		}
 		caches := []*Cache[*text]{newCache(t, db, opts), newCache(t, db, opts)}
 		start := time.Now()

@@ -98,9 +98,9 @@ func (v *values[V]) set(h uint64, e *entry[V]) {
 
 // moved notes that the record an entry came from lies elsewhere now.
 func (v *values[V]) moved(h uint64, e *entry[V], now freyja.Version) {
-	next := *e
-	next.version = now
-	v.set(h, &next)
+	next := newEntry([]byte(e.key), now, e.value)
+	next.cost = e.cost
+	v.set(h, next)
 }
 
 // drop takes out what is there under a hash.
