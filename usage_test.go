@@ -21,6 +21,9 @@ import (
 //	64M  what was replaced before hashidx asks for a collection; a quarter of all tables, if that is more
 //	32M  what is replaced before that has run, at 4 KiB a write for some 10 milliseconds
 func TestIndexMemoryIsBounded(t *testing.T) {
+	if raceEnabled {
+		t.Skip("takes a minute with the race detector; scripts/test.sh runs it once without")
+	}
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	db := openStoreIn(t, fastDir(t), &Options{Shards: 2, Durability: Never})
 	const keys = 200_000

@@ -85,13 +85,13 @@ fi
 step "tests with the race detector"
 in_modules go test -race -count=1 -timeout "$test_timeout" ./...
 
-# Not the failures of disks and machines: they say nothing about who still uses a mapping.
+# Not the failures of disks, machines and processes: they say nothing about who still uses a mapping.
 step "tests with the race detector and released mappings poisoned"
 FREYJA_POISON=1 go test -race -count=1 -timeout "$test_timeout" \
-	-skip 'PowerFailure|EveryCallFails|Disk|Permissions|StrangeThings|DamagedFolder|Limit|Sizes' . ./shard ./hashidx ./mmapio
+	-skip 'PowerFailure|EveryCallFails|Disk|Permissions|StrangeThings|DamagedFolder|Limit|Sizes|CrashAnywhere|KilledAnywhere|TornTail' . ./shard ./hashidx ./mmapio
 
 step "tests without the race detector: those that count allocations, commands of the documents, failures of calls and power"
-go test -count=1 -timeout "$test_timeout" -run "Alloc|Document|Example|UsageIs|Frozen|EveryCallFails|PowerFailure|Limit" ./...
+go test -count=1 -timeout "$test_timeout" -run "Alloc|Document|Example|UsageIs|IndexMemory|Frozen|EveryCallFails|PowerFailure|Limit" ./...
 
 # Their tests ran above; this is what somebody sees who has just cloned the repository.
 step "examples, run without arguments"
