@@ -34,6 +34,19 @@ func (g *gate) decode(_, raw []byte) (*text, error) {
 	return g.result(raw)
 }
 
+// await returns what is being decoded next.
+func (g *gate) await(t *testing.T) string {
+	t.Helper()
+	select {
+	case raw := <-g.begun:
+		return raw
+	case <-time.After(10 * time.Second):
+		close(g.let)
+		t.Fatal("nothing is decoded: who asked waits for another's decoding")
+		return ""
+	}
+}
+
 // outcome is what a call of Get came to.
 type outcome struct {
 	value *text
@@ -118,10 +131,10 @@ func TestNoFlightWithAnOlderValue(t *testing.T) {
 	c := newCache(t, db, Options[*text]{Decode: g.decode})
 	require.NoError(t, db.Put([]byte("key"), []byte("older")))
 	older := askers(c, "key", 2)
-	require.Equal(t, "older", <-g.begun)
+	require.Equal(t, "older", g.await(t))
 	require.NoError(t, db.Put([]byte("key"), []byte("newer")))
 	newer := askers(c, "key", 2)
-	require.Equal(t, "newer", <-g.begun, "it joined the flight of the older value")
+	require.Equal(t, "newer", g.await(t), "it joined the flight of the older value")
 	close(g.let)
 	for _, o := range newer() {
 		require.NoError(t, o.err)
@@ -148,7 +161,7 @@ func TestKeysAreDecodedBesideEachOther(t *testing.T) {
 		waits = append(waits, askers(c, key, 1))
 	}
 	for range keys {
-		<-g.begun
+		g.await(t)
 	}
 	close(g.let)
 	for n, wait := range waits {
