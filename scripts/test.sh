@@ -4,7 +4,7 @@
 # failure suites (power, calls, file systems, processes), the examples, stress, and a short run of every fuzz target.
 # Tests that need root, loop devices, mkfs.ext4, mkfs.xfs or mkfs.btrfs are skipped where these are missing.
 #
-#   scripts/test.sh          what CI runs: about 25 minutes on 2 cores
+#   scripts/test.sh          what CI runs: about half an hour on 2 cores
 #   scripts/test.sh --long   the nightly sizes: more crash rounds, longer stress and fuzzing; hours
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
