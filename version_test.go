@@ -159,12 +159,13 @@ func TestVersionAcrossCompaction(t *testing.T) {
 		_, err := db.Compact(context.Background())
 		require.NoError(t, err)
 	}
-	for moved.Load() == 0 && !t.Failed() {
+	for deadline := time.Now().Add(30 * time.Second); moved.Load() == 0 && !t.Failed() && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	close(stop)
 	asking.Wait()
 	require.Positive(t, asked.Load())
+	require.Positive(t, moved.Load(), "no record that was asked about was moved: the test shows nothing")
 }
 
 // TestVersionAllocatesNothing counts allocations of the usual case, and of a record that was moved.

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/freyjadb/freyja"
+	"github.com/freyjadb/freyja/metrics"
 )
 
 // statReport is what stat --json prints. Its names are an interface: programs read them.
@@ -41,27 +42,17 @@ type statUsage struct {
 
 // statRecovery is freyja.RecoveryReport.
 type statRecovery struct {
-	Clean        bool      `json:"clean"`
-	Segments     int       `json:"segments"`
-	Records      int64     `json:"records"`
-	Bytes        int64     `json:"bytes"`
-	SavedIndexes int       `json:"saved_indexes"`
-	Hints        int       `json:"hints"`
-	Scanned      int       `json:"scanned"`
-	JournalBytes int64     `json:"journal_bytes"`
-	Cuts         []statCut `json:"cuts"`
-	Removed      []string  `json:"removed"`
-	Seconds      float64   `json:"seconds"`
-}
-
-// statCut is freyja.Cut.
-type statCut struct {
-	Shard      int    `json:"shard"`
-	File       string `json:"file"`
-	Offset     int64  `json:"offset"`
-	Bytes      int64  `json:"bytes"`
-	Reason     string `json:"reason"`
-	Quarantine string `json:"quarantine"`
+	Clean        bool          `json:"clean"`
+	Segments     int           `json:"segments"`
+	Records      int64         `json:"records"`
+	Bytes        int64         `json:"bytes"`
+	SavedIndexes int           `json:"saved_indexes"`
+	Hints        int           `json:"hints"`
+	Scanned      int           `json:"scanned"`
+	JournalBytes int64         `json:"journal_bytes"`
+	Cuts         []metrics.Cut `json:"cuts"`
+	Removed      []string      `json:"removed"`
+	Seconds      float64       `json:"seconds"`
 }
 
 // statOptions are the flags of stat.
@@ -145,12 +136,12 @@ func newStatRecovery(rec freyja.RecoveryReport) statRecovery {
 		Hints:        rec.Hints,
 		Scanned:      rec.Scanned,
 		JournalBytes: rec.JournalBytes,
-		Cuts:         make([]statCut, 0, len(rec.Cuts)), // [] in JSON, not null
+		Cuts:         make([]metrics.Cut, 0, len(rec.Cuts)), // [] in JSON, not null
 		Removed:      append([]string{}, rec.Removed...),
 		Seconds:      rec.Duration.Seconds(),
 	}
 	for _, cut := range rec.Cuts {
-		r.Cuts = append(r.Cuts, statCut(cut))
+		r.Cuts = append(r.Cuts, metrics.Cut(cut))
 	}
 	return r
 }
