@@ -58,7 +58,10 @@ func (db *DB) AppendGet(dst, key []byte) (out []byte, err error) {
 
 // View calls fn with the value of key as it lies in the mapping, without a copy. The slice is valid
 // only until fn returns and must not be stored into: the mapping is read-only, the store faults and
-// View returns ErrIO. fn may write to the store. View returns fn's error as it
+// View returns ErrIO. fn must not hand the slice to another goroutine, not even to one that it waits
+// for: a load that faults, as the file was truncated or the disk fails, is an error in fn's own
+// goroutine only, and ends the process in every other. So it does after fn has called
+// debug.SetPanicOnFault(false). fn may write to the store. View returns fn's error as it
 // is, and otherwise the errors of Get. It allocates nothing.
 func (db *DB) View(key []byte, fn func(value []byte) error) (err error) {
 	if uint(len(key)-1) >= MaxKeySize {
@@ -89,8 +92,8 @@ func (db *DB) View(key []byte, fn func(value []byte) error) (err error) {
 	return err
 }
 
-// GetMany looks up keys and calls fn for each of them in order: with its value, as View does, or
-// with ok false if it is not there. It has up to 32 keys under way at once so that their cache misses
+// GetMany looks up keys and calls fn for each of them in order: with its value, as View does and with
+// the same rules for fn, or with ok false if it is not there. It has up to 32 keys under way at once so that their cache misses
 // overlap, which makes it several times as fast as one Get after the other. Each key is read at
 // a moment of its own. It stops at the first error of fn, which it returns as it is, or of a key:
 // ErrInvalidKey, ErrKeyTooLarge (both before fn is called at all), ErrClosed, ErrCorrupt, ErrIO.

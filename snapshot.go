@@ -194,7 +194,7 @@ func (s *Snapshot) Len() int {
 }
 
 // Scan calls fn for every key that begins with prefix (nil: every key) and its value, both as they lie
-// in the mapping: valid only until fn returns, and not to be stored into. The order is that of the logs,
+// in the mapping: valid only until fn returns, in fn's goroutine alone (see DB.View), and not to be stored into. The order is that of the logs,
 // shard by shard: about the order of writing within a shard, changed by compaction. All of the store is
 // read in sequence, whatever the prefix is: keys are not sorted. fn may read and write the store.
 // Scan stops at the first error of fn, which it returns as it is. Other errors: ErrClosed, ErrCorrupt,
@@ -231,13 +231,17 @@ func (s *Snapshot) scanEntries(ctx context.Context, prefix []byte, fn func(key, 
 // errStop ends the scan of a range loop that was left.
 var errStop = errors.New("stop")
 
-// All is Scan over all keys, for range loops; key and value are valid only in the body of the loop. A
+// All is Scan over all keys, for range loops, and for iter.Pull2. Key and value are copies in buffers that the
+// next step uses again: they are valid until then, also in another goroutine, and may be changed. The copy is made
+// under the fault guard, which covers one goroutine only: iter.Pull2 hands the pair to another one. A
 // range loop has no place for an error: All panics with the error that Scan would have returned. Where
-// damage must not end the program, use Scan.
+// damage must not end the program, use Scan, which also copies nothing.
 func (s *Snapshot) All() iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
+		k, v := []byte{}, []byte{}
 		err := s.Scan(nil, func(key, value []byte) error {
-			if !yield(key, value) {
+			k, v = append(k[:0], key...), append(v[:0], value...)
+			if !yield(k, v) {
 				return errStop
 			}
 			return nil

@@ -70,8 +70,8 @@ func (db *DB) CompareAndSwap(key, old, new []byte) (swapped bool, err error) {
 }
 
 // Update replaces the value of key by what fn returns for it. fn gets nil for an absent key, and
-// otherwise the value as it lies in the mapping, valid until fn returns; returning nil deletes
-// the key. fn is called once, while its shard takes no other write: it must be quick, and may
+// otherwise the value as it lies in the mapping, valid until fn returns, in fn's goroutine alone (see
+// View); fn may return a part of it. Returning nil deletes the key. fn is called once, while its shard takes no other write: it must be quick, and may
 // read keys of the store but call nothing else of it: writes, Snapshot, Scan, Stats and Usage take the
 // mutex that it is called under, and would wait for themselves for ever. An error of fn is returned and
 // nothing is written. A new record has no expiry. Other errors are those of Put.

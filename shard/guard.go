@@ -19,3 +19,7 @@ func guarded(fn func() error) (err error) {
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	return fn()
 }
+
+// rearm sets the fault guard again after a function of the caller has returned to code that goes on to load mapped
+// bytes. The guard is a flag of the goroutine (debug.SetPanicOnFault): the function may have cleared it.
+func rearm() { debug.SetPanicOnFault(true) }

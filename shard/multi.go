@@ -111,6 +111,7 @@ func (l *lookup) deliver(i int, key []byte, fn func(i int, value []byte, ok bool
 	if l.p != nil {
 		if value, ok := plainValue(l.p, l.room, key); ok {
 			err := fn(i, value, true)
+			rearm()
 			runtime.KeepAlive(l.v)
 			return err
 		}
@@ -120,6 +121,7 @@ func (l *lookup) deliver(i int, key []byte, fn func(i int, value []byte, ok bool
 		return err
 	}
 	err = fn(i, value, err == nil)
+	rearm()
 	runtime.KeepAlive(pin)
 	return err
 }

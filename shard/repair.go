@@ -143,7 +143,8 @@ func (c *Config) openDamaged(id uint64) (*segment, error) {
 	if !info.Mode().IsRegular() || info.Size() == 0 {
 		return &segment{cfg: c, id: id, path: path, mark: mark{end: headerSize}}, nil
 	}
-	m, err := mmapio.OpenMapping(path, info.Size())
+	var head [headerSize]byte // read and not loaded from the mapping: there is no fault guard here
+	m, err := mmapio.OpenMappingWithHead(path, info.Size(), head[:min(headerSize, info.Size())])
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +152,7 @@ func (c *Config) openDamaged(id uint64) (*segment, error) {
 	seg.compacted = true // then gaps in the sequence are not reported too
 	seg.mark = mark{end: headerSize}
 	if info.Size() >= headerSize {
-		seg.mark = latestMark(m.Bytes())
+		seg.mark = latestMark(head[:])
 	}
 	return seg, nil
 }

@@ -84,6 +84,7 @@ func (f *Frozen) scanSpan(ctx context.Context, sp span, prefix []byte, fn func(E
 			if err := fn(Entry{r.key, r.value, r.expiry}); err != nil {
 				return err
 			}
+			rearm()
 		}
 	}
 	return nil

@@ -128,6 +128,7 @@ func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, err
 	defer runtime.KeepAlive(holder)
 	have, _ := old.value()
 	value, err := fn(have)
+	rearm()
 	if err != nil {
 		return 0, err
 	}
