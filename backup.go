@@ -53,7 +53,7 @@ func (db *DB) backup(ctx context.Context, w io.Writer) (info BackupInfo, err err
 	}
 	defer func() { err = errors.Join(err, snapshot.Close()) }()
 	return writeBackup(ctx, w, h, func(fn func(key, value []byte, expiry int64) error) error {
-		return snapshot.scanEntries(ctx, nil, fn)
+		return snapshot.scanStored(ctx, fn)
 	})
 }
 

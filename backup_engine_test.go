@@ -61,7 +61,7 @@ func TestBackupRestore(t *testing.T) {
 	random := rand.New(rand.NewPCG(logSeed(t), 0))
 	for _, shards := range []int{1, 4, 16} {
 		t.Run(fmt.Sprintf("shards=%d", shards), func(t *testing.T) {
-			opts := Options{Shards: shards, SegmentSize: 64 << 10, firstSegmentSize: 1 << 10}
+			opts := Options{Shards: shards, SegmentSize: 64 << 10, firstSegmentSize: 1 << 10, ExpiryGrace: 1}
 			db := openStoreIn(t, fastDir(t), &opts)
 			want := map[string][]byte{}
 			put := func(key string, value []byte) {

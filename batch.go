@@ -138,7 +138,7 @@ func (db *DB) parts(b *Batch) ([]shard.Part, error) {
 		}
 		w := shard.Op{Key: b.key(i), Value: b.value(i), Hash: op.hash, Delete: op.delete, Collides: op.collides}
 		if op.ttl > 0 {
-			w.Expiry = shard.ExpiryAfter(op.ttl)
+			w.Expiry = db.clock.ExpiryAfter(op.ttl)
 		}
 		n := op.hash & db.shardMask
 		sorted[ends[n]] = w

@@ -42,7 +42,7 @@ type killTask struct {
 func (task *killTask) options() *Options {
 	return &Options{
 		Shards: killShards, SegmentSize: task.SegmentSize, firstSegmentSize: 2 << 10,
-		Durability: task.Durability, SyncInterval: 3 * time.Millisecond,
+		Durability: task.Durability, SyncInterval: 3 * time.Millisecond, ExpiryGrace: 1,
 	}
 }
 

@@ -87,6 +87,7 @@ type DB struct {
 	batches   atomic.Int64 // applied
 	cold      atomic.Bool  // stored by coldLoop
 	watch     *shard.Watch
+	clock     *shard.Clock
 	health    shard.Health
 	manifest  manifestFile
 	compactor compactor
@@ -140,7 +141,7 @@ func OpenContext(ctx context.Context, dir string, opts *Options) (*DB, error) {
 // newDB returns a store that is not open yet.
 func newDB(dir string, o Options) *DB {
 	db := &DB{opts: o, dir: dir, hashMask: o.hashMask, opened: time.Now(), done: make(chan struct{}),
-		log: o.Logger.With("dir", dir), watch: shard.NewWatch(o.slow)}
+		log: o.Logger.With("dir", dir), watch: shard.NewWatch(o.slow), clock: o.newClock(o.ExpiryGrace)}
 	db.compactor.init(o.CompactBytesPerSecond)
 	db.health.Failed = func(err error) {
 		db.log.Error("the store turned read-only: what was written may not be on disk", "error", err)
@@ -350,6 +351,7 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, jou
 		Preparer:       preparer,
 		Logger:         db.log.With("shard", number),
 		Watch:          db.watch,
+		Clock:          db.clock,
 		AutoCompact:    !db.opts.ReadOnly && !db.opts.DisableAutoCompact,
 		DeadRatio:      db.opts.CompactAtDeadRatio,
 		WakeCompaction: db.compactor.wake,
@@ -370,6 +372,11 @@ func (db *DB) recoverShards(ctx context.Context, m *manifest, journaled shard.Jo
 	if err != nil {
 		return abandonRecoveries(ctx, recoveries, err)
 	}
+	newest := m.created
+	for _, r := range recoveries {
+		newest = max(newest, r.NewestMark())
+	}
+	db.clock.StartAt(newest)
 	shard.Resolve(recoveries)
 	shards := make([]*shard.Shard, n)
 	reports := make([]shard.Report, n)

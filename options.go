@@ -63,6 +63,7 @@ const (
 	DefaultShards       = 16
 	DefaultSegmentSize  = 64 << 20 // bytes
 	DefaultSyncInterval = time.Second
+	DefaultExpiryGrace  = time.Hour
 	// DefaultCompactAtDeadRatio keeps the files below 2.2 times what is live.
 	DefaultCompactAtDeadRatio = 0.5
 
@@ -105,6 +106,14 @@ type Options struct {
 	// CompactBytesPerSecond bounds how fast compaction copies, over all shards; 0 is no bound. If it is
 	// too low for what is written, writers wait.
 	CompactBytesPerSecond int64
+	// ExpiryGrace is for how long a record must have been expired before compaction drops it; 0 means
+	// DefaultExpiryGrace, less than 0 is ErrInvalidOptions. It must have been so by the earlier of two clocks: the wall clock,
+	// and a clock of the store, which begins with the time at which the store was last synced and then
+	// counts the time since Open. So a wall clock that is wrong for less than the grace deletes
+	// nothing: reads take records for expired that are not, and find them again once the clock is right.
+	// The store's clock is behind by the time that the store was closed; it catches up when
+	// the wall clock was ahead of it for a whole grace. Until it is dropped an expired record takes space as a live one.
+	ExpiryGrace time.Duration
 	// Logger receives what Open recovered and what the background work met; nil means silent. Debug: each new
 	// segment and compaction. Info: what the store did as it should. Warn: what it made up for, and what takes long:
 	// a sync of a shard or the journal, or a writer's wait for space, of a second or more. Error: what somebody must see
@@ -126,6 +135,8 @@ type Options struct {
 	slow time.Duration
 	// journalFirst and journalMax override the sizes of a journal file, in tests.
 	journalFirst, journalMax int64
+	// newClock is what makes the store's clock; other clocks are for tests.
+	newClock func(grace time.Duration) *shard.Clock
 	// watchSync, in tests, is called before each sync of Periodic's, and what it returns after it, if that
 	// did not fail.
 	watchSync func() (synced func())
@@ -161,6 +172,15 @@ func (opts *Options) withDefaults() (Options, error) {
 	}
 	if o.CompactBytesPerSecond < 0 {
 		return o, fmt.Errorf("Options.CompactBytesPerSecond is %d, less than zero: %w", o.CompactBytesPerSecond, ErrInvalidOptions)
+	}
+	if o.ExpiryGrace < 0 {
+		return o, fmt.Errorf("Options.ExpiryGrace is %v, less than zero: %w", o.ExpiryGrace, ErrInvalidOptions)
+	}
+	if o.ExpiryGrace == 0 {
+		o.ExpiryGrace = DefaultExpiryGrace
+	}
+	if o.newClock == nil {
+		o.newClock = shard.NewClock
 	}
 	if o.CompactAtDeadRatio == 0 {
 		o.CompactAtDeadRatio = DefaultCompactAtDeadRatio

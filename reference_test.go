@@ -165,6 +165,7 @@ func programOptions(c chooser) Options {
 		CompactAtDeadRatio: []float64{0, 0.05, 0.3, 0.9, 1}[c.choose(5, "dead ratio")],
 		// So that it turns often, and that images of the files are small.
 		journalFirst: 16 << 10, journalMax: 64 << 10,
+		ExpiryGrace: 1, // so that what has expired is dropped
 	}
 }
 

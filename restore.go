@@ -18,7 +18,8 @@ import (
 // missing, or be empty and not the working folder; missing parents are made. opts are those of Open, nil
 // for the defaults, except that Shards 0 means as many as the backed-up store had, while another number
 // divides its keys anew, and that nothing is synced before the end, whatever Durability says. Keys keep
-// the time at which they expire; those that have expired are left out.
+// the time at which they expire. Those that have expired are restored too, whatever the clock says, and
+// compaction drops them (Options.ExpiryGrace).
 //
 // The store is built beside dir, in a folder whose name is dir's with ".restore-" and random digits behind
 // it. Only when the backup has verified to its last byte and the store is on disk is that folder renamed
@@ -110,11 +111,8 @@ func loadBackup(ctx context.Context, stream *backupReader, dir string, o *Option
 		}
 		err = db.Close()
 	}()
-	now, stored := time.Now().UnixNano(), int64(0)
+	stored := int64(0)
 	err = stream.entries(ctx, func(e *backupEntry) error {
-		if e.expiry != 0 && e.expiry <= now {
-			return nil
-		}
 		stored++
 		return db.put(e.key, e.value, e.expiry)
 	})

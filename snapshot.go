@@ -208,11 +208,21 @@ func (s *Snapshot) Scan(prefix []byte, fn func(key, value []byte) error) error {
 // ScanContext is Scan until ctx ends, then with its error, wrapped: it looks at ctx once in about a MiB of records, whatever
 // few of them fn gets to see. It cannot interrupt fn.
 func (s *Snapshot) ScanContext(ctx context.Context, prefix []byte, fn func(key, value []byte) error) error {
-	return s.scanEntries(ctx, prefix, func(key, value []byte, _ int64) error { return fn(key, value) })
+	return s.scanShards(func(sh *shard.Frozen) error {
+		return sh.Scan(ctx, prefix, func(e shard.Entry) error { return fn(e.Key, e.Value) })
+	})
 }
 
-// scanEntries is Scan with the expiry of each record, in Unix nanoseconds, 0 for none.
-func (s *Snapshot) scanEntries(ctx context.Context, prefix []byte, fn func(key, value []byte, expiry int64) error) (err error) {
+// scanStored calls fn for every key that compaction would have kept at the instant: those that have
+// expired for less than Options.ExpiryGrace are among them. expiry is in Unix nanoseconds, 0 for none.
+func (s *Snapshot) scanStored(ctx context.Context, fn func(key, value []byte, expiry int64) error) error {
+	return s.scanShards(func(sh *shard.Frozen) error {
+		return sh.ScanStored(ctx, func(e shard.Entry) error { return fn(e.Key, e.Value, e.Expiry) })
+	})
+}
+
+// scanShards calls scan for each shard, under the fault guard.
+func (s *Snapshot) scanShards(scan func(sh *shard.Frozen) error) (err error) {
 	defer func() { err = shard.ReadError(err) }()
 	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	f, err := s.content("scan")
@@ -220,8 +230,7 @@ func (s *Snapshot) scanEntries(ctx context.Context, prefix []byte, fn func(key, 
 		return err
 	}
 	for _, sh := range f.shards {
-		err := sh.Scan(ctx, prefix, func(e shard.Entry) error { return fn(e.Key, e.Value, e.Expiry) })
-		if err != nil {
+		if err := scan(sh); err != nil {
 			return err
 		}
 	}

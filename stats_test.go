@@ -211,7 +211,8 @@ func TestDiskBytesIsTheLengthOfTheFiles(t *testing.T) {
 
 // TestCompactionsAreCounted compares the counters with what Compact says it did, and that with the files.
 func TestCompactionsAreCounted(t *testing.T) {
-	opts := &Options{Shards: 2, SegmentSize: 16 << 10, Durability: Never, firstSegmentSize: 16 << 10, DisableAutoCompact: true}
+	opts := &Options{Shards: 2, SegmentSize: 16 << 10, Durability: Never, firstSegmentSize: 16 << 10, DisableAutoCompact: true,
+		ExpiryGrace: 1}
 	db := openStoreIn(t, fastDir(t), opts)
 	var sum CompactStats
 	for range 3 {

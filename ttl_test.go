@@ -13,7 +13,7 @@ import (
 func TestExpiryInEveryRead(t *testing.T) {
 	for _, reopen := range []bool{false, true} {
 		dir := fastDir(t)
-		opts := &Options{Shards: 2, Durability: Never, DisableAutoCompact: true}
+		opts := &Options{Shards: 2, Durability: Never, DisableAutoCompact: true, ExpiryGrace: 1}
 		db := openStoreIn(t, dir, opts)
 		key := []byte("key")
 		require.NoError(t, db.Put(key, []byte("old")))
@@ -133,7 +133,7 @@ func readEveryWay(t *testing.T, r reader, key []byte, other string) (list []stri
 // themselves.
 func TestExpiryGivesSpaceBack(t *testing.T) {
 	const first = 32 << 10
-	db := openStoreIn(t, fastDir(t), &Options{Shards: 1, SegmentSize: first, firstSegmentSize: first, Durability: Never})
+	db := openStoreIn(t, fastDir(t), &Options{Shards: 1, SegmentSize: first, firstSegmentSize: first, Durability: Never, ExpiryGrace: 1})
 	value := make([]byte, 1000)
 	for i := range 1000 { // 1 MB
 		require.NoError(t, db.PutTTL(fmt.Appendf(nil, "key-%d", i), value, 200*time.Millisecond))

@@ -27,7 +27,7 @@ func (db *DB) PutTTL(key, value []byte, ttl time.Duration) error {
 	if ttl <= 0 {
 		return fmt.Errorf("freyja: put: ttl is %v, not more than zero: %w", ttl, ErrInvalidOptions)
 	}
-	return db.put(key, value, shard.ExpiryAfter(ttl))
+	return db.put(key, value, db.clock.ExpiryAfter(ttl))
 }
 
 func (db *DB) put(key, value []byte, expiry int64) error {

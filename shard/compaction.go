@@ -18,7 +18,7 @@ import (
 //
 //  1. Sort out. Each record of the inputs is verified: one whose key is damaged would be dead by the index,
 //     and one whose length is would hide others. For each the index says whether it is the newest of its key. A put
-//     that is and has not expired is copied, one that is not is left out. A delete, and a put that
+//     that is and has not expired for the grace (Clock) is copied, one that is not is left out. A delete, and a put that
 //     has expired, is needed only for as long as a file has an older record of its key, which would
 //     otherwise come back at the next Open: it is kept, as a delete, if the hint of a segment that is
 //     no input has a record with its hash and a lower sequence number.
@@ -161,7 +161,7 @@ func (s *Shard) CompactSize() (n int64) {
 	if s.closed {
 		return 0
 	}
-	now := time.Now().UnixNano()
+	now := s.cfg.Clock.DropTime()
 	for _, seg := range append(s.compactableLocked(), s.rolled...) {
 		if seg.garbage(now) > 0 {
 			n += seg.total()
@@ -180,7 +180,7 @@ func (s *Shard) CompactSize() (n int64) {
 func (s *Shard) sealForCompaction() error {
 	s.mu.Lock()
 	err := s.writable()
-	now := time.Now().UnixNano()
+	now := s.cfg.Clock.DropTime()
 	if err == nil && s.resting != nil && s.resting.hasGarbage(now) {
 		err = s.resume()
 	}
@@ -214,7 +214,7 @@ func (s *Shard) nextVictims(wanted func(seg *segment) bool) ([]*segment, error) 
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
-	now := time.Now().UnixNano()
+	now := s.cfg.Clock.DropTime()
 	list := slices.DeleteFunc(s.compactableLocked(), func(seg *segment) bool {
 		return !wanted(seg) || seg.garbage(now) <= 0
 	})
@@ -228,7 +228,7 @@ type compaction struct {
 	ctx      context.Context
 	inputs   []*segment
 	progress func(bytes int64)
-	now      int64
+	now      int64 // Clock.DropTime when it began
 	result   Compacted
 
 	visits    []*mmapio.Visit // of the inputs, which are read twice
@@ -267,7 +267,7 @@ func (s *Shard) compact(ctx context.Context, inputs []*segment, progress func(in
 	s.compacting.Store(true)
 	defer s.compacting.Store(false)
 	start := time.Now()
-	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: start.UnixNano()}
+	c := &compaction{s: s, ctx: ctx, inputs: inputs, progress: progress, now: s.cfg.Clock.DropTime()}
 	defer c.leave()
 	s.cfg.Logger.Debug("compaction of a shard begins", "segments", len(inputs), "bytes", inputBytes(inputs))
 	if err := c.run(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
@@ -78,7 +79,7 @@ func (l *lone) config(i int, preparer *Preparer, health *Health) Config {
 			return l.exchange(i, gone, come, floor)
 		},
 		Hash: l.hash, Health: health, Preparer: preparer, Logger: slog.New(slog.DiscardHandler), Watch: NewWatch(DefaultSlow),
-		WakeCompaction: func() {}, Pace: NewPace(0), DeadRatio: 0.5,
+		WakeCompaction: func() {}, Pace: NewPace(0), DeadRatio: 0.5, Clock: NewClock(time.Hour),
 	}
 }
 

@@ -2,8 +2,6 @@ package shard
 
 import (
 	"encoding/binary"
-	"math"
-	"time"
 )
 
 // A record is one write. All numbers are little-endian.
@@ -108,18 +106,5 @@ func decodeRecord(b []byte, verify bool) (r record, reason string) {
 	return r, ""
 }
 
-// expired reports whether an expiry has passed.
-func expired(expiry int64) bool { return expiredAt(expiry, time.Now().UnixNano()) }
-
 // expiredAt reports whether a record's expiry (0 for none) has passed at a time in Unix nanoseconds.
 func expiredAt(expiry, now int64) bool { return expiry != 0 && expiry <= now }
-
-// ExpiryAfter is the expiry of a record that lives for ttl from now, in Unix nanoseconds. A time
-// beyond what that can say (the year 2262) is its last.
-func ExpiryAfter(ttl time.Duration) int64 {
-	now := time.Now().UnixNano()
-	if int64(ttl) > math.MaxInt64-now {
-		return math.MaxInt64
-	}
-	return now + int64(ttl)
-}

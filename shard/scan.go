@@ -25,13 +25,24 @@ const scanBatch = 32
 // returns, or of a record, and with that of ctx, which it looks at before each segment and once a MiB or so in it. What it has read stays in memory
 // only where it was before (mmapio.Visit). The caller runs it under the fault guard.
 func (f *Frozen) Scan(ctx context.Context, prefix []byte, fn func(Entry) error) error {
+	return f.scan(ctx, prefix, f.now, fn)
+}
+
+// ScanStored is Scan for all keys that compaction would have kept at the instant: those that have
+// expired for less than the grace (Clock) are among them.
+func (f *Frozen) ScanStored(ctx context.Context, fn func(Entry) error) error {
+	return f.scan(ctx, nil, f.drop, fn)
+}
+
+// scan is Scan without the keys that have expired at now.
+func (f *Frozen) scan(ctx context.Context, prefix []byte, now int64, fn func(Entry) error) error {
 	spans := slices.Clone(f.spans)
 	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.minSeq, b.minSeq) })
 	for _, sp := range spans {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("scan stopped before %q: %w", sp.seg.path, err)
 		}
-		if err := f.scanSpan(ctx, sp, prefix, fn); err != nil {
+		if err := f.scanSpan(ctx, sp, prefix, now, fn); err != nil {
 			return err
 		}
 	}
@@ -46,7 +57,7 @@ type scanned struct {
 	offset int64
 }
 
-func (f *Frozen) scanSpan(ctx context.Context, sp span, prefix []byte, fn func(Entry) error) error {
+func (f *Frozen) scanSpan(ctx context.Context, sp span, prefix []byte, now int64, fn func(Entry) error) error {
 	var batch [scanBatch]scanned
 	b := sp.seg.bytes(sp.end)
 	verified := sp.seg.pages.bits()
@@ -67,7 +78,7 @@ func (f *Frozen) scanSpan(ctx context.Context, sp span, prefix []byte, fn func(E
 			if reason != "" {
 				return corrupt(sp.seg.path, at, reason)
 			}
-			if r.kind == kindPut && bytes.HasPrefix(r.key, prefix) && !expiredAt(r.expiry, f.now) {
+			if r.kind == kindPut && bytes.HasPrefix(r.key, prefix) && !expiredAt(r.expiry, now) {
 				batch[n] = scanned{r, f.shard.cfg.Hash(r.key), at}
 				n++
 			}

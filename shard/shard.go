@@ -119,6 +119,7 @@ type Config struct {
 	Preparer *Preparer               // shared by the shards of a store
 	Logger   *slog.Logger            // receives what goes wrong in the background; its lines say which store and shard it is
 	Watch    *Watch                  // shared by the shards of a store and its journal
+	Clock    *Clock                  // shared by the shards of a store
 
 	// AutoCompact says that WakeCompaction leads to calls of CompactOnce, and so that it makes sense to
 	// wait for them. DeadRatio is how much of a shard may be dead, 0 to 1.
@@ -288,7 +289,7 @@ func (s *Shard) Usage() Usage {
 	s.pollPrepared()
 	u := Usage{Keys: int64(s.index.Len()), LiveBytes: s.live, IndexBytes: s.index.Bytes(), DetachedBytes: s.detached.Load(),
 		IndexHeldBytes: s.index.Memory().Held()}
-	now := time.Now().UnixNano()
+	now := s.cfg.Clock.Now()
 	for _, seg := range s.segmentsLocked() {
 		u.Segments++
 		u.DeadBytes += seg.dead()

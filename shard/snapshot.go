@@ -3,7 +3,6 @@ package shard
 import (
 	"fmt"
 	"runtime"
-	"time"
 
 	"github.com/freyjadb/freyja/hashidx"
 )
@@ -17,6 +16,7 @@ type Frozen struct {
 	shard *Shard
 	v     *view
 	now   int64  // the instant, in Unix nanoseconds
+	drop  int64  // Clock.DropTime then
 	spans []span // its segments
 
 	memory            *hashidx.Memory // of the shard's index
@@ -47,7 +47,7 @@ func Freeze(shards []*Shard) ([]*Frozen, error) {
 		}
 	}()
 	frozen := make([]*Frozen, len(shards))
-	now := time.Now().UnixNano()
+	now, drop := shards[0].cfg.Clock.Now(), shards[0].cfg.Clock.DropTime()
 	for i, s := range shards {
 		if s.closed {
 			return nil, ErrClosed
@@ -57,7 +57,7 @@ func Freeze(shards []*Shard) ([]*Frozen, error) {
 			return nil, fmt.Errorf("freeze index of shard %d: %w", s.cfg.Shard, err)
 		}
 		v := s.view.Load()
-		frozen[i] = &Frozen{shard: s, v: v.withTable(table), now: now, spans: v.spansLocked(),
+		frozen[i] = &Frozen{shard: s, v: v.withTable(table), now: now, drop: drop, spans: v.spansLocked(),
 			memory: s.index.Memory(), replaced: s.index.Memory().Replaced(), removed: s.removed.Load()}
 		s.counts.IndexSwaps++
 		s.publish(v.withTable(s.index.Table()))

@@ -13,7 +13,8 @@ import (
 //	live * (1/(1-r) + spaceOver - spaceSmall) + spaceSlack first segments
 //
 // which for r = 0.5 and the default first segment is 2.2 times the live bytes, and 1 MiB more than 1.6
-// times them for a shard with less than 1.7 MiB. Live data that has expired does not count.
+// times them for a shard with less than 1.7 MiB. Live data that has expired, for so
+// long that compaction may drop it (Clock.DropTime), does not count.
 //
 // Disk use grows where a segment is made: ahead of the writer, by the writer, by compaction. So that is
 // where the bound is held. A next segment that would pass it is not prepared; the shard owes space, and
@@ -58,7 +59,7 @@ func (s *Shard) diskLocked() int64 {
 // boundLocked is what diskLocked is to stay below, less part of the live bytes.
 func (s *Shard) boundLocked(less float64) int64 {
 	live := s.live
-	now := time.Now().UnixNano()
+	now := s.cfg.Clock.DropTime()
 	for _, seg := range s.sealed {
 		live -= seg.expiredLive(now)
 	}

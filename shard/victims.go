@@ -3,7 +3,6 @@ package shard
 import (
 	"cmp"
 	"slices"
-	"time"
 )
 
 // What compaction is to take, and when.
@@ -42,7 +41,7 @@ func (s *Shard) victimsLocked() []*segment {
 	if excess <= 0 {
 		return nil
 	}
-	now := time.Now().UnixNano()
+	now := s.cfg.Clock.DropTime()
 	var candidates []*segment
 	for _, seg := range s.compactableLocked() {
 		if float64(seg.garbage(now)) >= minGarbage*float64(seg.total()) && seg.garbage(now) > 0 {

@@ -109,7 +109,7 @@ func (v *view) examine(loc hashidx.Location, key []byte, now int64) (r record, f
 		return record{}, false, nil
 	case r.kind != kindPut:
 		return record{}, false, v.damaged(loc, "index slot points to a record that is no put")
-	case r.expiry != 0 && now != 0 && expiredAt(r.expiry, now), now == 0 && r.expiry != 0 && expired(r.expiry):
+	case r.expiry != 0 && expiredAt(r.expiry, w.seg.cfg.timeOr(now)):
 		return record{}, false, ErrKeyNotFound
 	}
 	return r, true, nil

@@ -34,9 +34,9 @@ func (f *found) flags() byte {
 	return 0
 }
 
-// value is what a reader would get, nil and false for a key that is absent or has expired.
-func (f *found) value() ([]byte, bool) {
-	if !f.ok || f.record.expiry != 0 && expired(f.record.expiry) {
+// valueOf is what a reader would get, nil and false for a key that is absent or has expired.
+func (s *Shard) valueOf(f *found) ([]byte, bool) {
+	if !f.ok || f.record.expiry != 0 && expiredAt(f.record.expiry, s.cfg.Clock.Now()) {
 		return nil, false
 	}
 	return f.record.value, true
@@ -84,7 +84,7 @@ func (s *Shard) PutIfAbsent(key, value []byte, hash uint64) (seq uint64, stored 
 	if err != nil {
 		return 0, false, err
 	}
-	if _, there := old.value(); there {
+	if _, there := s.valueOf(&old); there {
 		return s.seq, false, nil
 	}
 	seq, err = s.append(kindPut, key, value, hash, 0, &old)
@@ -102,7 +102,7 @@ func (s *Shard) CompareAndSwap(key, want, value []byte, hash uint64) (seq uint64
 	if err != nil {
 		return 0, false, err
 	}
-	have, there := old.value()
+	have, there := s.valueOf(&old)
 	if there != (want != nil) || !bytes.Equal(have, want) {
 		return s.seq, false, nil
 	}
@@ -126,7 +126,7 @@ func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, err
 	// has the mapping it lies in, so this one holds it until then.
 	holder := s.view.Load()
 	defer runtime.KeepAlive(holder)
-	have, _ := old.value()
+	have, _ := s.valueOf(&old)
 	value, err := fn(have)
 	rearm()
 	if err != nil {

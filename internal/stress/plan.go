@@ -169,6 +169,7 @@ func (p *plan) options() *freyja.Options {
 		Durability: p.Durability, SyncInterval: p.SyncInterval,
 		SkipChecksumOnRead: p.SkipChecksum, DisableAutoCompact: p.NoAutoCompact,
 		CompactAtDeadRatio: p.DeadRatio, CompactBytesPerSecond: p.CompactRate,
+		ExpiryGrace: time.Millisecond, // so that what expires is dropped in a round
 	}
 }
 
