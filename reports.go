@@ -49,8 +49,9 @@ type Usage struct {
 	// LiveBytes is the size of the newest record of each of those keys, DeadBytes that of all other
 	// records: overwritten ones, deleted ones, the tombstones themselves and the heads of batches.
 	LiveBytes, DeadBytes int64
-	// ExpiredBytes is an estimate of how much of LiveBytes has expired and waits for compaction, low by
-	// a sixteenth at most. Records in segments that are still written to are not in it.
+	// ExpiredBytes is an estimate of how much of LiveBytes has expired, low by a sixteenth at most. In segments that are
+	// still written to a record counts when it has expired for half of its time to live. Compaction drops what
+	// has been expired for Options.ExpiryGrace.
 	ExpiredBytes int64
 	// DiskBytes is the length of all files of the shards: segments, with space reserved for records to
 	// come, hint files and saved indexes. That of the store has its journal and its manifest too.

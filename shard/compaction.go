@@ -69,14 +69,14 @@ func (c *Compacted) Add(other Compacted) {
 func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
 	s.compactMu.lock()
 	defer s.compactMu.unlock()
-	victims, err := s.victims()
+	victims, shrunk, err := s.victims()
 	var result Compacted
-	if len(victims) > 0 {
+	if err == nil && len(victims) > 0 {
 		result, err = s.compact(ctx, victims, func(int64) {})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	done = err == nil && result.BytesReclaimed > 0
+	done = err == nil && (result.BytesReclaimed > 0 || shrunk)
 	s.space.stuck = !done
 	// Without a wake: if it could help, its caller looks again by itself.
 	s.space.owed = !s.closed && s.bounded() && s.excessLocked(s.space.wanted, 0) > 0
@@ -85,22 +85,28 @@ func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
 }
 
 // victims is what CompactOnce is to take. If that is nothing, it may be for segments that the writer has
-// left and that are not sealed yet: then it sees to that first. Holds compactMu.
-func (s *Shard) victims() ([]*segment, error) {
+// left and that are not sealed yet: then it sees to that first. If that does not help it shrinks the segments that
+// the writer has. Holds compactMu.
+func (s *Shard) victims() (victims []*segment, shrunk bool, err error) {
 	for try := 0; ; try++ {
 		s.mu.Lock()
-		var victims []*segment
 		usable := s.writable() == nil
 		if usable {
 			victims = s.victimsLocked()
 		}
 		unsealed := len(s.rolled) > 0
 		s.mu.Unlock()
-		if !usable || len(victims) > 0 || !unsealed || try > 0 {
-			return victims, nil
+		if !usable || len(victims) > 0 || try > 1 {
+			return victims, shrunk, nil
+		}
+		if !unsealed {
+			if shrunk, err = s.shrink(false); err != nil || !shrunk {
+				return nil, shrunk, err
+			}
+			try++
 		}
 		if err := s.waitSealed(); err != nil {
-			return nil, err
+			return nil, shrunk, err
 		}
 	}
 }
@@ -129,6 +135,9 @@ func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compac
 	var errs []error
 	for {
 		victims, err := s.nextVictims(wanted)
+		if err == nil && len(victims) == 0 {
+			_, err = s.shrink(true)
+		}
 		if err != nil || len(victims) == 0 {
 			return total, errors.Join(append(errs, err)...)
 		}
@@ -184,7 +193,7 @@ func (s *Shard) sealForCompaction() error {
 	if err == nil && s.resting != nil && s.resting.hasGarbage(now) {
 		err = s.resume()
 	}
-	if err == nil && s.active != nil && s.active.hasGarbage(now) {
+	if err == nil && s.active != nil && (s.active.hasGarbage(now) || s.active.records > 0 && s.oversizedLocked(s.active.size-headerSize)) {
 		s.leaveActive()
 	}
 	s.mu.Unlock()
@@ -474,6 +483,9 @@ func (c *compaction) move() {
 			s.live -= r.size
 		}
 		pause(i)
+	}
+	if len(c.removals) > 0 {
+		s.shrinkIndex()
 	}
 }
 

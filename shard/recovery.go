@@ -208,6 +208,9 @@ func (r *Recovery) dropTombstones() {
 	for _, d := range r.tombstones {
 		r.s.index.Remove(d.hash, d.loc)
 	}
+	if len(r.tombstones) > 0 {
+		r.s.shrinkIndex()
+	}
 }
 
 // leave reports what a read-only store finds beyond the end of the log, and touches nothing.

@@ -85,7 +85,7 @@ func (c *Config) mapForWriting(seg *segment, size int64) (*segment, error) {
 	next.file, next.disk, next.populateTo = file, next.size, next.size
 	next.nonce, next.compacted, next.legacy = seg.nonce, seg.compacted, seg.legacy
 	next.settleIn(seg.tenancy)
-	next.contents, next.hint = seg.contents, seg.hint
+	next.contents, next.expiring, next.hint = seg.contents, seg.expiring, seg.hint
 	next.mark, next.markOwed = seg.mark, seg.markOwed
 	next.syncedEnd, next.journaled = seg.syncedEnd, seg.mark.end
 	if seg.pages != nil {
@@ -125,6 +125,11 @@ func (s *Shard) nextCap(more int64) int64 {
 	if total < live+live/capFraction {
 		want = live / capFractionFilling
 	}
+	return s.capOf(want)
+}
+
+// capOf is how many bytes of records a segment is to hold that is to hold about want.
+func (s *Shard) capOf(want int64) int64 {
 	want = (want + recordAlign - 1) &^ (recordAlign - 1)
 	return min(max(want, s.cfg.FirstSegmentSize), s.cfg.SegmentSize)
 }

@@ -87,7 +87,7 @@ func (s *savedSegment) fields() []*uint64 {
 func savedOf(seg *segment) savedSegment {
 	return savedSegment{id: seg.id, nonce: seg.nonce, number: seg.number, mark: seg.mark, lastSeq: seg.lastSeq,
 		minSeq: seg.minSeq, maxSeq: seg.maxSeq, records: seg.records, live: seg.live, tombs: seg.tombs, hint: seg.hint,
-		firstExpiry: seg.firstExpiry, expiry: seg.expiry}
+		firstExpiry: seg.firstExpiry, expiry: seg.sketch()}
 }
 
 // matches reports whether seg, just opened, is the segment that was saved.

@@ -35,6 +35,8 @@ type segment struct {
 	disk    int64 // length of the file
 	hint    int64 // length of its hint file
 	damaged bool  // compaction met damage: it stays as it is
+	// expiring is when the records expire that it got since it was opened or made; nil: none does, or it is sealed.
+	expiring *expiryBins
 	// blockers are ids of segments without which its tombstones could go; nil if that is not known.
 	blockers map[uint64]bool
 	// populateTo is how far pages were asked to be populated; past the end of the mapping in a segment
@@ -70,7 +72,7 @@ type contents struct {
 	live           int64        // bytes of records that index slots point to
 	tombs          int64        // bytes of deletes
 	firstExpiry    int64        // the first time at which one of the records expires, 0 for never
-	expiry         expirySketch // when its records expire; made when it is sealed
+	expiry         expirySketch // when its records expire; made when it is sealed, or the store closed
 }
 
 // total is the bytes of all records.

@@ -64,7 +64,7 @@
 // A batch holds the writer mutexes of all shards it writes to, a snapshot those of all shards while
 // it freezes their indexes. A snapshot is a view with a frozen table; what it refers to stays mapped.
 //
-// # Compaction (compaction.go, tombstones.go, output.go, victims.go, space.go)
+// # Compaction (compaction.go, tombstones.go, output.go, victims.go, space.go, shrink.go)
 //
 // Copies what is live in some sealed segments into a new one, moves the slots, and removes the old
 // ones, beside readers and writers. Writers wait for it where disk space would pass its bound.
@@ -354,7 +354,8 @@ func (s *Shard) closeFiles() error {
 	}
 	var errs []error
 	if s.spare != nil {
-		errs = append(errs, s.dropSpare())
+		errs = append(errs, s.dropPrepared(s.spare))
+		s.spare = nil
 	}
 	if err := s.syncLog(stateClosed); err != nil {
 		err = fmt.Errorf("close shard %d: %w", s.cfg.Shard, faultError(err))
@@ -368,12 +369,10 @@ func (s *Shard) closeFiles() error {
 	return errors.Join(append(errs, s.unmapWriters())...)
 }
 
-// dropSpare takes the segment that was prepared ahead out of the store. On a full disk there may be no
-// space for a manifest without it; what is listed must be there, so it then stays until the next
-// Open, and only its space is given back. Holds syncMu; closed is set.
-func (s *Shard) dropSpare() error {
-	spare := s.spare
-	s.spare = nil
+// dropPrepared takes a segment that was prepared ahead, and is no longer s.spare, out of the store. On a full disk
+// there may be no space for a manifest without it; what is listed must be there, so it then stays until the next
+// Open, and only its space is given back.
+func (s *Shard) dropPrepared(spare *segment) error {
 	spare.populating.Wait()
 	if err := s.cfg.Drop([]uint64{spare.id}); err != nil {
 		return errors.Join(err, spare.leaveEmpty())

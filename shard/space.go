@@ -16,6 +16,8 @@ import (
 // times them for a shard with less than 1.7 MiB. Live data that has expired, for so
 // long that compaction may drop it (Clock.DropTime), does not count.
 //
+// What a shard has from when it was larger goes too (shrink.go).
+//
 // Disk use grows where a segment is made: ahead of the writer, by the writer, by compaction. So that is
 // where the bound is held. A next segment that would pass it is not prepared; the shard owes space, and
 // compaction is asked for. If the active segment fills up before it has delivered, writers wait in
@@ -60,7 +62,7 @@ func (s *Shard) diskLocked() int64 {
 func (s *Shard) boundLocked(less float64) int64 {
 	live := s.live
 	now := s.cfg.Clock.DropTime()
-	for _, seg := range s.sealed {
+	for _, seg := range s.segmentsLocked() {
 		live -= seg.expiredLive(now)
 	}
 	full := float64(live) * (1/(1-s.cfg.DeadRatio) + spaceOver)
@@ -121,7 +123,8 @@ func (seg *segment) expiredLive(now int64) int64 {
 		return 0
 	}
 	// Those that were overwritten are no longer live: as many as of all records.
-	return int64(float64(seg.expiry.expired(now)) * float64(seg.live) / float64(seg.total()))
+	expired := min(seg.expiry.expired(now)+seg.expiring.expired(now), seg.total())
+	return int64(float64(expired) * float64(seg.live) / float64(seg.total()))
 }
 
 // lockToWrite takes the writer mutex for a write of size bytes, when there is space for it.

@@ -275,7 +275,7 @@ func (s *Shard) sealRolled(r reach) error {
 	hintSize := s.tryWriteHint(seg, h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	seg.disk, seg.hint, seg.expiry = r.end, hintSize, h.expiry
+	seg.disk, seg.hint, seg.expiry, seg.expiring = r.end, hintSize, h.expiry, nil
 	s.rolled = append([]*segment(nil), s.rolled[1:]...)
 	s.sealed = append(s.sealed, seg)
 	s.wakeCompactionLocked()

@@ -229,6 +229,7 @@ func (r *Recovery) apply(seg *segment, rec *record) error {
 	s := r.s
 	loc := location(seg.number, seg.end)
 	seg.count(rec.kind, rec.seq, rec.size, rec.expiry)
+	seg.noteExpiry(rec.expiry, rec.size)
 	r.report.Records++
 	r.report.Bytes += rec.size
 	if rec.kind == kindBatch {

@@ -246,6 +246,7 @@ func (s *Shard) commit(kind byte, hash uint64, size, expiry int64, old *found) {
 	loc := location(seg.number, seg.end)
 	s.seq++
 	seg.count(kind, s.seq, size, expiry)
+	seg.noteExpiry(expiry, size)
 	s.counts.Writes++
 	if old.ok {
 		s.live -= old.record.size
