@@ -35,9 +35,14 @@ type CompactStats struct {
 func (db *DB) Compact(ctx context.Context) (CompactStats, error) { return db.CompactProgress(ctx, nil) }
 
 // CompactProgress is Compact, and tells progress (unless nil) how many bytes of the segments it will
-// read it has read, now and then, from one goroutine at a time. The total is an estimate, and may
-// grow.
+// read it has read, now and then, in the caller's goroutine. The total is an estimate, and may
+// grow. progress may read and write the store; its writes do not wait for space. Close and Compact would wait for the
+// compaction that called progress: they are ErrDeadlock there. It must not wait for another goroutine that calls one of these: end
+// ctx instead, and close the store when CompactProgress has returned.
 func (db *DB) CompactProgress(ctx context.Context, progress func(done, total int64)) (CompactStats, error) {
+	if db.inUpdate() || db.inCompact() {
+		return CompactStats{}, fmt.Errorf("freyja: compact: %w", ErrDeadlock)
+	}
 	start := time.Now()
 	m := meter{progress: progress}
 	for _, s := range db.shards {

@@ -33,6 +33,12 @@ var (
 	// ErrBatchTooLarge: the writes of a batch to one shard take more than a segment can hold.
 	ErrBatchTooLarge = shard.ErrBatchTooLarge
 
+	// ErrDeadlock: a function that the store has called calls the store again, in the same goroutine, and the call
+	// would wait for itself: a write, Snapshot, Scan, Backup, Sync, Verify, Compact or Close in the function of
+	// Update; Compact or Close in the progress function of CompactProgress; Get of a cache, for the same value, in its
+	// Decode. Nothing has changed.
+	ErrDeadlock = shard.ErrDeadlock
+
 	// ErrInvalidOptions: an option, or a combination of options, that no store can have, or a folder
 	// that Restore is not to make a store in.
 	ErrInvalidOptions = errors.New("invalid options")

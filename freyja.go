@@ -347,6 +347,7 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, jou
 			return db.manifest.exchange(number, gone, come, floor)
 		},
 		Hash:           db.hash,
+		InUpdate:       db.inUpdate,
 		Health:         &db.health,
 		Preparer:       preparer,
 		Logger:         db.log.With("shard", number),
@@ -487,11 +488,16 @@ func (db *DB) hash(key []byte) uint64 { return xxhash.Sum64(key) & db.hashMask }
 // ErrClosed; a slice that View or GetMany handed out stays valid until its function returns. When
 // Close returns nil everything is on disk, in every durability mode, and the lock is
 // free. Mappings are given back by the garbage collector, which Close wakes. Closing
-// again returns nil.
+// again returns nil. A function that View, GetMany, Scan or Verify calls, or the writer of a Backup, may close the store. In the
+// function of Update and the progress function of CompactProgress Close would wait for itself: it is ErrDeadlock there, and
+// the store stays open.
 //
 // It takes no context: it ends a compaction within 64 KiB of copying, and what it waits for then is the disk, in calls that the
 // kernel does not interrupt either; given up half-way it would leave what a kill leaves.
 func (db *DB) Close() error {
+	if db.inUpdate() || db.inCompact() {
+		return fmt.Errorf("freyja: close %q: %w", db.dir, ErrDeadlock)
+	}
 	db.closeMu.Lock()
 	defer db.closeMu.Unlock()
 	if db.closed {

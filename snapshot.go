@@ -79,7 +79,7 @@ func (s *snapshotSet) usage() (n int, oldest time.Duration) {
 // ten microseconds a shard: it copies nothing but a directory of 8 bytes for each 512 slots of the
 // index. Until the collector has found that nobody uses it any more, reads of the live store look
 // into that directory too, and a write copies each page of the index before it first changes it. Close
-// a snapshot when you are done. Error: ErrClosed.
+// a snapshot when you are done. Errors: ErrClosed, ErrDeadlock.
 func (db *DB) Snapshot() (*Snapshot, error) {
 	shards, err := shard.Freeze(db.shards)
 	if err != nil {

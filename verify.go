@@ -30,9 +30,12 @@ type VerifyReport struct {
 // it with its checksums, the hint files and the index. It lists each damaged place. Reads and writes
 // go on meanwhile. progress, unless nil, is told now and then how many bytes of how many were read.
 //
-// Damage is not an error. Errors: ErrClosed, and that of ctx. It costs a read of all segments from
+// Damage is not an error. Errors: ErrClosed, ErrDeadlock, and that of ctx. It costs a read of all segments from
 // the disk if they are not in the page cache, and a snapshot of each shard while it is read.
 func (db *DB) Verify(ctx context.Context, progress func(done, total int64)) (VerifyReport, error) {
+	if db.inUpdate() {
+		return VerifyReport{}, fmt.Errorf("freyja: verify: %w", ErrDeadlock)
+	}
 	start := time.Now()
 	m := meter{progress: progress}
 	for _, s := range db.shards {

@@ -71,9 +71,11 @@ func (db *DB) CompareAndSwap(key, old, new []byte) (swapped bool, err error) {
 
 // Update replaces the value of key by what fn returns for it. fn gets nil for an absent key, and
 // otherwise the value as it lies in the mapping, valid until fn returns, in fn's goroutine alone (see
-// View); fn may return a part of it. Returning nil deletes the key. fn is called once, while its shard takes no other write: it must be quick, and may
-// read keys of the store but call nothing else of it: writes, Snapshot, Scan, Stats and Usage take the
-// mutex that it is called under, and would wait for themselves for ever. An error of fn is returned and
+// View); fn may return a part of it. Returning nil deletes the key. fn is called once, while its shard takes no other
+// write: it must be quick. It may read keys, and ask for Len, Stats and Usage, which then leave out
+// shards that are being written to. Every other call of the store is ErrDeadlock
+// in fn, and changes nothing: it would need a mutex that fn runs under. The store sees this in fn's own goroutine only: fn must
+// not wait for another goroutine that calls the store. An error of fn is returned and
 // nothing is written. A new record has no expiry. Other errors are those of Put.
 func (db *DB) Update(key []byte, fn func(old []byte) (new []byte, err error)) error {
 	if err := db.checkRecord(key, nil); err != nil {
@@ -101,13 +103,16 @@ func (db *DB) Delete(key []byte) error {
 
 // Sync puts every write that returned before the call on disk, in every durability mode. It costs a
 // sync of each shard that has unsynced records. Errors: ErrClosed, ErrReadOnly after a sync
-// failed (the store then takes no more writes until it is opened again), and that failure.
+// failed (the store then takes no more writes until it is opened again), and that failure; ErrDeadlock.
 //
 // Neither it nor a write takes a context: a sync that is under way is the kernel's, and ends when the disk has it. A write that waits for
 // compaction to make space (Options.CompactAtDeadRatio) goes on when that ends, cannot help, or the store is closed.
 func (db *DB) Sync() error {
 	if db.opts.ReadOnly {
 		return db.syncReadOnly()
+	}
+	if db.inUpdate() {
+		return fmt.Errorf("freyja: sync: %w", ErrDeadlock)
 	}
 	for _, s := range db.shards {
 		if err := s.Sync(); err != nil {
@@ -119,9 +124,7 @@ func (db *DB) Sync() error {
 
 // syncReadOnly has nothing to put on disk.
 func (db *DB) syncReadOnly() error {
-	db.closeMu.Lock()
-	defer db.closeMu.Unlock()
-	if db.closed {
+	if db.isClosed() {
 		return fmt.Errorf("freyja: sync: %w", ErrClosed)
 	}
 	return nil

@@ -136,6 +136,9 @@ func Apply(parts []Part) (wait []*Part, err error) {
 	if err := CheckBatch(parts); err != nil {
 		return nil, err
 	}
+	if err := checkBatchCaller(parts); err != nil {
+		return nil, err
+	}
 	lockForBatch(parts)
 	defer unlockBatch(parts)
 	for i := range parts {
@@ -180,8 +183,12 @@ const admitTries = 16
 func lockForBatch(parts []Part) {
 	for range admitTries {
 		for i := range parts {
-			parts[i].Shard.lockToWrite(parts[i].size(len(parts)))
-			parts[i].Shard.mu.Unlock()
+			s, size := parts[i].Shard, parts[i].size(len(parts))
+			s.lock()
+			if s.lacksSpaceLocked(size) {
+				s.waitForSpace(size)
+			}
+			s.mu.Unlock()
 		}
 		for i := range parts {
 			parts[i].Shard.lock()

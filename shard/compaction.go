@@ -10,6 +10,7 @@ import (
 
 	"github.com/freyjadb/freyja/hashidx"
 	"github.com/freyjadb/freyja/internal/crashpoint"
+	"github.com/freyjadb/freyja/internal/goid"
 	"github.com/freyjadb/freyja/mmapio"
 )
 
@@ -122,6 +123,8 @@ func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compac
 		return total, err
 	}
 	defer s.compactMu.unlock()
+	s.compactor.Store(goid.Current())
+	defer s.compactor.Store(0)
 	if err := s.sealForCompaction(); err != nil {
 		return total, err
 	}

@@ -19,6 +19,7 @@ var (
 	ErrIO            = errors.New("input/output error")
 	ErrFull          = errors.New("limit of the format reached")
 	ErrBatchTooLarge = errors.New("batch too large")
+	ErrDeadlock      = errors.New("the call comes from a function that the store has called, and would wait for itself")
 )
 
 // corrupt is the error for damage at an offset of a file.

@@ -20,6 +20,10 @@ type passage struct {
 // memory, and those of one that was removed: nobody can name them, and they go with it.
 func (s *Shard) pass(ctx context.Context, seg *segment, end int64) *passage {
 	p := seg.pass(ctx, end)
+	if s.inUpdate() { // it has a mutex and must not wait for another, or for its own
+		p.visit.KeepAll()
+		return p
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if seg != s.resting && !slices.Contains(s.sealed, seg) {

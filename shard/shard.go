@@ -115,6 +115,7 @@ type Config struct {
 	// it may be on disk.
 	Replace  func(gone, come []uint64, floor uint64) error
 	Hash     func(key []byte) uint64 // the same for every shard of a store, whenever it is opened
+	InUpdate func() bool             // the goroutine runs an Update's function, in any shard of the store; nil: of this one
 	Health   *Health                 // shared by the shards of a store
 	Preparer *Preparer               // shared by the shards of a store
 	Logger   *slog.Logger            // receives what goes wrong in the background; its lines say which store and shard it is
@@ -207,6 +208,8 @@ type Shard struct {
 	detached *atomic.Int64 // bytes of segment files removed and still mapped; not a part of Shard, see detach
 
 	compactMu turn               // held by the one compaction under way; before syncMu
+	compactor atomic.Uintptr     // goroutine that runs Compact, 0 for none; stored under compactMu (callers.go)
+	updater   atomic.Uintptr     // goroutine that runs the function of an Update, 0 for none; stored under mu
 	closing   context.Context    // done when Close wants the compaction to end
 	closeNow  context.CancelFunc // ends closing
 
@@ -244,9 +247,13 @@ type Usage struct {
 
 // lock takes the writer mutex and counts having had to wait for it.
 func (s *Shard) lock() {
-	if s.mu.TryLock() {
-		return
+	if !s.mu.TryLock() {
+		s.waitForMutex()
 	}
+}
+
+// waitForMutex takes the writer mutex, which was taken a moment ago.
+func (s *Shard) waitForMutex() {
 	start := time.Now()
 	s.mu.Lock()
 	s.writerBlocks.Add(1)
@@ -265,10 +272,14 @@ func (s *Shard) Len() int {
 	return v.table.Len()
 }
 
-// Counts returns the counters. It takes the writer mutex for a moment.
+// Counts returns the counters. It takes the writer mutex for a moment. In the function of an Update of another shard they
+// are zero if that mutex is taken.
 func (s *Shard) Counts() Counts {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	unlock, ok := s.lockToLook()
+	if !ok {
+		return Counts{}
+	}
+	defer unlock()
 	c := s.counts
 	if s.compacting.Load() {
 		c.CompactionsRunning = 1
@@ -279,10 +290,13 @@ func (s *Shard) Counts() Counts {
 }
 
 // Usage returns what the shard holds; all zero once it is closed. It takes the writer mutex for
-// a moment.
+// a moment, as Counts does.
 func (s *Shard) Usage() Usage {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	unlock, ok := s.lockToLook()
+	if !ok {
+		return Usage{}
+	}
+	defer unlock()
 	if s.closed {
 		return Usage{}
 	}

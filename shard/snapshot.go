@@ -3,6 +3,7 @@ package shard
 import (
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/freyjadb/freyja/hashidx"
 )
@@ -37,9 +38,12 @@ const lockAllTries = 16
 
 // Freeze returns the shards as they are at one instant: no write of any shard falls between two of
 // them, and a batch is in all or in none. Shards rise by number. It holds all their writer mutexes
-// while it freezes their indexes, some ten microseconds a shard. Errors: ErrClosed, and that of
+// while it freezes their indexes, some ten microseconds a shard. Errors: ErrClosed, ErrDeadlock, and that of
 // hashidx.Freeze.
 func Freeze(shards []*Shard) ([]*Frozen, error) {
+	if slices.ContainsFunc(shards, (*Shard).InUpdate) {
+		return nil, ErrDeadlock
+	}
 	lockAll(shards)
 	defer func() {
 		for _, s := range shards {

@@ -127,21 +127,28 @@ func (seg *segment) expiredLive(now int64) int64 {
 	return int64(float64(expired) * float64(seg.live) / float64(seg.total()))
 }
 
-// lockToWrite takes the writer mutex for a write of size bytes, when there is space for it.
-func (s *Shard) lockToWrite(size int64) {
-	s.lock()
+// lockToWrite takes the writer mutex for a write of size bytes, when there is space for it. guard is what the flag of
+// the fault guard was before. Error: ErrDeadlock.
+func (s *Shard) lockToWrite(size int64, guard bool) error {
+	if err := s.lockHere(guard); err != nil {
+		return err
+	}
 	if s.lacksSpaceLocked(size) {
 		s.waitForSpace(size)
 	}
+	return nil
 }
 
 // lockToUpdate is lockToWrite for a write whose size is not known yet: it is taken to be as large as
 // others were, and at least least. If it is larger, one segment may pass the bound.
-func (s *Shard) lockToUpdate(least int64) {
-	s.lock()
+func (s *Shard) lockToUpdate(least int64, guard bool) error {
+	if err := s.lockHere(guard); err != nil {
+		return err
+	}
 	if size := max(least, s.space.updated); s.lacksSpaceLocked(size) {
 		s.waitForSpace(size)
 	}
+	return nil
 }
 
 // lacksSpaceLocked reports whether a write of size bytes may have to wait. It is all that most writes pay.
@@ -151,9 +158,9 @@ func (s *Shard) lacksSpaceLocked(size int64) bool {
 }
 
 // waitForSpace waits until a write of size bytes may go on. Holds mu before and after, not while it
-// waits.
+// waits. A progress function of Compact goes on past the bound: its goroutine has the compaction that it would wait for.
 func (s *Shard) waitForSpace(size int64) {
-	if !s.mustWaitLocked(size) {
+	if !s.mustWaitLocked(size) || s.InCompact() {
 		return
 	}
 	start, told := time.Now(), false

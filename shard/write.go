@@ -46,9 +46,12 @@ func (s *Shard) valueOf(f *found) ([]byte, bool) {
 // record's sequence number, for WaitSynced.
 func (s *Shard) Put(key, value []byte, hash uint64, expiry int64) (seq uint64, err error) {
 	s.expect(hash)
-	s.lockToWrite(recordSize(len(key), len(value), expiry))
+	guard := debug.SetPanicOnFault(true)
+	defer mmapio.Catch(&err, guard)
+	if err := s.lockToWrite(recordSize(len(key), len(value), expiry), guard); err != nil {
+		return 0, err
+	}
 	defer s.mu.Unlock()
-	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
 	if err != nil {
 		return 0, err
@@ -60,9 +63,12 @@ func (s *Shard) Put(key, value []byte, hash uint64, expiry int64) (seq uint64, e
 // last write, which deleted it or came after.
 func (s *Shard) Delete(key []byte, hash uint64) (seq uint64, err error) {
 	s.expect(hash)
-	s.lockToWrite(recordSize(len(key), 0, 0))
+	guard := debug.SetPanicOnFault(true)
+	defer mmapio.Catch(&err, guard)
+	if err := s.lockToWrite(recordSize(len(key), 0, 0), guard); err != nil {
+		return 0, err
+	}
 	defer s.mu.Unlock()
-	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
 	if err != nil {
 		return 0, err
@@ -77,9 +83,12 @@ func (s *Shard) Delete(key []byte, hash uint64) (seq uint64, err error) {
 // not, the sequence number is that of the last write, which put what is there or came after it.
 func (s *Shard) PutIfAbsent(key, value []byte, hash uint64) (seq uint64, stored bool, err error) {
 	s.expect(hash)
-	s.lockToWrite(recordSize(len(key), len(value), 0))
+	guard := debug.SetPanicOnFault(true)
+	defer mmapio.Catch(&err, guard)
+	if err := s.lockToWrite(recordSize(len(key), len(value), 0), guard); err != nil {
+		return 0, false, err
+	}
 	defer s.mu.Unlock()
-	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
 	if err != nil {
 		return 0, false, err
@@ -95,9 +104,12 @@ func (s *Shard) PutIfAbsent(key, value []byte, hash uint64) (seq uint64, stored 
 // key, a nil value deletes it. If it did not swap, the sequence number is that of the last write.
 func (s *Shard) CompareAndSwap(key, want, value []byte, hash uint64) (seq uint64, swapped bool, err error) {
 	s.expect(hash)
-	s.lockToWrite(recordSize(len(key), len(value), 0))
+	guard := debug.SetPanicOnFault(true)
+	defer mmapio.Catch(&err, guard)
+	if err := s.lockToWrite(recordSize(len(key), len(value), 0), guard); err != nil {
+		return 0, false, err
+	}
 	defer s.mu.Unlock()
-	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
 	if err != nil {
 		return 0, false, err
@@ -115,9 +127,12 @@ func (s *Shard) CompareAndSwap(key, want, value []byte, hash uint64) (seq uint64
 // returned as it is and nothing is written. check is asked about a value before it is written.
 func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, error), check func(value []byte) error) (seq uint64, err error) {
 	s.expect(hash)
-	s.lockToUpdate(recordSize(len(key), 0, 0))
+	guard := debug.SetPanicOnFault(true)
+	defer mmapio.Catch(&err, guard)
+	if err := s.lockToUpdate(recordSize(len(key), 0, 0), guard); err != nil {
+		return 0, err
+	}
 	defer s.mu.Unlock()
-	defer mmapio.Catch(&err, debug.SetPanicOnFault(true))
 	old, err := s.prepareWrite(key, hash)
 	if err != nil {
 		return 0, err
@@ -127,8 +142,7 @@ func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, err
 	holder := s.view.Load()
 	defer runtime.KeepAlive(holder)
 	have, _ := s.valueOf(&old)
-	value, err := fn(have)
-	rearm()
+	value, err := s.callUpdate(fn, have)
 	if err != nil {
 		return 0, err
 	}
