@@ -47,7 +47,6 @@ import (
 	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/freyjadb/freyja"
 )
@@ -60,7 +59,7 @@ type Cache[V any] struct {
 	values atomic.Pointer[values[V]] // nil once closed
 	counts *counters                 // apart: ristretto's goroutines count in it, and must not keep the cache reachable
 	// flights are the decodings under way, by key and version; a stripe for each of the low bits of the hash.
-	flights [flightStripes]singleflight.Group
+	flights [flightStripes]flights[V]
 }
 
 // flightStripes bounds how many misses wait for one mutex. A power of two.
@@ -110,8 +109,10 @@ func New[V any](db *freyja.DB, opts Options[V]) (*Cache[V], error) {
 
 // Get returns the decoded value of key: from memory if the store still has what it was decoded from, and otherwise
 // decoded now. The value is shared with whoever else gets it, so it must not be changed. However many goroutines ask for a
-// value that is not in memory, it is decoded once, and a panic in Decode is one in all of them. Errors: those of
+// value that is not in memory, it is decoded once. Errors: those of
 // freyja.DB.Get, freyja.ErrClosed also for a closed cache, and what Decode returns, which is wrapped and not cached.
+// A panic in Decode or Cost is the panic of the call that decoded, and a goroutine that ends there ends alone: those who waited for
+// it get ErrDecodeAborted. A Decode that asks for the very value that it decodes gets freyja.ErrDeadlock.
 //
 // A hit allocates nothing and takes no lock of this package; it costs a lookup in ristretto and one in the
 // store's index.
@@ -165,11 +166,11 @@ func (c *Cache[V]) miss(memory *values[V], h uint64, key []byte) (*entry[V], err
 		return nil, err
 	}
 	flight := string(binary.LittleEndian.AppendUint64(append(make([]byte, 0, len(key)+8), key...), version.Sequence()))
-	e, err, _ := c.flights[h%flightStripes].Do(flight, func() (any, error) { return c.decode(memory, h, key) })
-	if err != nil {
-		return nil, err
+	e, err := c.flights[h%flightStripes].do(flight, func() (*entry[V], error) { return c.decode(memory, h, key) })
+	if err == freyja.ErrDeadlock || err == ErrDecodeAborted {
+		return nil, fmt.Errorf("freyja cache: get %q: %w", key, err)
 	}
-	return e.(*entry[V]), nil
+	return e, err
 }
 
 // decode reads the value of key, decodes it and puts it into memory.

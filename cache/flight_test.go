@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -77,14 +78,15 @@ func awaitMisses(t *testing.T, c *Cache[*text], n int) {
 	time.Sleep(50 * time.Millisecond)
 }
 
-// TestDecodedOnce: of many who ask for a value that is not in memory one decodes it, and all get what came of that: the value,
-// the error, the panic.
+// TestDecodedOnce: of many who ask for a value that is not in memory one decodes it, and all get what came of that: the
+// value or the error. A panic, and the end of its goroutine, is that one's alone, and an error for the others.
 func TestDecodedOnce(t *testing.T) {
 	const n = 100
 	results := map[string]func(raw []byte) (*text, error){
-		"value": newGate().result,
-		"error": func([]byte) (*text, error) { return nil, errBad },
-		"panic": func([]byte) (*text, error) { panic("decode: " + t.Name()) },
+		"value":  newGate().result,
+		"error":  func([]byte) (*text, error) { return nil, errBad },
+		"panic":  func([]byte) (*text, error) { panic("decode: " + t.Name()) },
+		"Goexit": func([]byte) (*text, error) { runtime.Goexit(); return nil, nil },
 	}
 	for name, result := range results {
 		t.Run(name, func(t *testing.T) {
@@ -98,9 +100,15 @@ func TestDecodedOnce(t *testing.T) {
 			close(g.let)
 			outcomes := wait()
 			require.EqualValues(t, 1, g.calls.Load())
+			aborted := 0
 			for _, o := range outcomes {
-				require.Equal(t, name == "panic", o.panic != nil)
+				if errors.Is(o.err, ErrDecodeAborted) {
+					aborted++
+					continue
+				}
 				switch name {
+				case "Goexit":
+					require.Equal(t, outcome{}, o)
 				case "value":
 					require.NoError(t, o.err)
 					require.Same(t, outcomes[0].value, o.value)
@@ -109,6 +117,11 @@ func TestDecodedOnce(t *testing.T) {
 				case "panic":
 					require.Contains(t, fmt.Sprint(o.panic), "decode: ")
 				}
+			}
+			if name == "panic" || name == "Goexit" {
+				require.Equal(t, n-1, aborted)
+			} else {
+				require.Zero(t, aborted)
 			}
 			s := c.Stats()
 			require.EqualValues(t, 1, s.Decodes)
@@ -203,4 +216,70 @@ func TestDeletedWhileJoining(t *testing.T) {
 	asking.Wait()
 	close(stop)
 	deleting.Wait()
+}
+
+// TestDecodeAsksForItself: a Decode that asks for its own value, straight or by way of another, gets an error, and one that asks for
+// other values gets them.
+func TestDecodeAsksForItself(t *testing.T) {
+	db := openStore(t, nil)
+	var c *Cache[*text]
+	c = newCache(t, db, Options[*text]{Decode: func(_, raw []byte) (*text, error) {
+		if len(raw) == 0 {
+			return &text{"end"}, nil
+		}
+		next, err := c.Get(raw)
+		if err != nil {
+			return nil, err
+		}
+		return &text{string(raw) + " " + next.s}, nil
+	}})
+	for _, link := range [][2]string{{"a", "b"}, {"b", "c"}, {"c", ""}, {"self", "self"}, {"x", "y"}, {"y", "x"}} {
+		require.NoError(t, db.Put([]byte(link[0]), []byte(link[1])))
+	}
+	requireGet(t, c, "a", "b c end")
+	for _, key := range []string{"self", "x", "y"} {
+		_, err := c.Get([]byte(key))
+		require.ErrorIs(t, err, freyja.ErrDeadlock, key)
+	}
+}
+
+// TestCallbackThatDoesNotReturn: a panic in Cost or Encode, or the end of the goroutine there, leaves a cache that works.
+func TestCallbackThatDoesNotReturn(t *testing.T) {
+	for how, end := range map[string]func(){"panic": func() { panic("of the caller") }, "Goexit": runtime.Goexit} {
+		t.Run(how, func(t *testing.T) {
+			db := openStore(t, nil)
+			require.NoError(t, db.Put([]byte("key"), []byte("value")))
+			ends := true
+			c := newCache(t, db, Options[*text]{
+				Decode: texts().Decode,
+				Encode: func(v *text) ([]byte, error) {
+					if ends {
+						end()
+					}
+					return []byte(v.s), nil
+				},
+				Cost: func(*text) int64 {
+					if ends {
+						end()
+					}
+					return 1
+				},
+			})
+			for _, call := range []func(){
+				func() { _, _ = c.Get([]byte("key")) },
+				func() { _ = c.Put([]byte("key"), &text{"other"}) },
+			} {
+				var calls sync.WaitGroup
+				calls.Go(func() {
+					defer func() { _ = recover() }()
+					call()
+				})
+				calls.Wait()
+			}
+			ends = false
+			requireGet(t, c, "key", "value")
+			require.NoError(t, c.Put([]byte("key"), &text{"other"}))
+			requireGet(t, c, "key", "other")
+		})
+	}
 }

@@ -16,8 +16,8 @@ type Options[V any] struct {
 	MaxCost int64
 	// Decode makes a value of the bytes that are stored under key. Raw is a copy that belongs to it: it may keep
 	// it, whole or in part, in the value. Key is the caller's of Get and must be neither changed nor kept. It is called by
-	// the goroutine that asked, several at a time for different keys, and must not ask the same cache for the
-	// same key, which would wait for itself.
+	// the goroutine that asked, several at a time for different keys. It may ask the same cache for other
+	// keys, but no two values may need each other: their goroutines could wait for each other.
 	Decode func(key, raw []byte) (V, error)
 	// Encode makes bytes of a value for Put, which returns an error where it is nil. What Decode makes of them is what
 	// Get returns.
