@@ -53,9 +53,9 @@ func dropFromMemory(t testing.TB, dir string) {
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	require.NoError(t, err)
 	for _, path := range files {
-		require.NoError(t, mmapio.SyncFile(path))
 		f, err := os.Open(path)
 		require.NoError(t, err)
+		require.NoError(t, f.Sync())
 		require.NoError(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 		require.NoError(t, f.Close())
 	}

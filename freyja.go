@@ -73,7 +73,9 @@ type DB struct {
 	shardMask uint64
 	hashMask  uint64
 	opts      Options
-	dir       string
+	dir       string         // as Open got it, for messages
+	folder    *mmapio.Folder // nil until it is open
+	borrowed  bool           // folder is somebody else's, who closes it
 	lock      *mmapio.LockFile
 	recovery  RecoveryReport
 	opened    time.Time
@@ -131,7 +133,7 @@ func OpenContext(ctx context.Context, dir string, opts *Options) (*DB, error) {
 		err = fmt.Errorf("freyja: open %q: %w", dir, err)
 		return nil, errors.Join(err, db.abandon())
 	}
-	db.quarantined = shard.QuarantineSize(dir)
+	db.quarantined = shard.QuarantineSize(db.folder)
 	db.recovery.Duration = time.Since(db.opened)
 	db.logRecovery()
 	db.startLoops()
@@ -149,13 +151,14 @@ func newDB(dir string, o Options) *DB {
 	return db
 }
 
-// openLocked opens the store in dir read-only, for a caller that has its lock.
-func openLocked(ctx context.Context, dir string) (*DB, error) {
+// openLocked opens the store in a folder read-only, for a caller that has its lock and closes the folder later.
+func openLocked(ctx context.Context, folder *mmapio.Folder) (*DB, error) {
 	o, err := (&Options{ReadOnly: true}).withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	db := newDB(dir, o)
+	db := newDB(folder.Path(), o)
+	db.folder, db.borrowed = folder, true
 	if err := db.openFiles(ctx); err != nil {
 		return nil, errors.Join(err, db.abandon())
 	}
@@ -165,6 +168,9 @@ func openLocked(ctx context.Context, dir string) (*DB, error) {
 // open takes the lock, reads or makes the manifest, and recovers the shards.
 func (db *DB) open(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := db.openFolder(); err != nil {
 		return err
 	}
 	if err := db.checkFolder(); err != nil {
@@ -182,7 +188,7 @@ func (db *DB) openFiles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	db.manifest.init(filepath.Join(db.dir, manifestName), m)
+	db.manifest.init(db.folder, m)
 	if !db.opts.ReadOnly {
 		if m.old { // older versions must not take for theirs what is going to be written
 			if err := db.manifest.replace(func([]shard.Listed) {}); err != nil {
@@ -203,15 +209,26 @@ func (db *DB) openFiles(ctx context.Context) error {
 	return db.startJournal(m, replayed)
 }
 
-// checkFolder makes sure that dir is a store or may become one, before anything is written to it.
-func (db *DB) checkFolder() error {
-	entries, err := os.ReadDir(db.dir)
-	switch {
-	case errors.Is(err, os.ErrNotExist) && db.opts.ReadOnly:
+// openFolder opens the store's folder, and makes it if it is missing.
+func (db *DB) openFolder() (err error) {
+	db.folder, err = mmapio.OpenFolder(db.dir)
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if db.opts.ReadOnly {
 		return fmt.Errorf("the folder is missing: %w", ErrNotStore)
-	case errors.Is(err, os.ErrNotExist):
-		return mmapio.MakeFolder(db.dir, 0o755)
-	case err != nil:
+	}
+	if err := mmapio.MakeFolder(db.dir, 0o755); err != nil {
+		return err
+	}
+	db.folder, err = mmapio.OpenFolder(db.dir)
+	return err
+}
+
+// checkFolder makes sure that the folder is a store or may become one, before anything is written to it.
+func (db *DB) checkFolder() error {
+	entries, err := db.folder.List()
+	if err != nil {
 		return err
 	}
 	foreign, hasManifest, hasSegments := "", false, false
@@ -242,8 +259,8 @@ func (db *DB) checkFolder() error {
 // checkManifestMagic tells another program's file, since others call theirs so too, from the manifest of
 // a store without segments. With segments there, a manifest that does not begin as ours is damage.
 func (db *DB) checkManifestMagic() error {
-	path := filepath.Join(db.dir, manifestName)
-	f, err := mmapio.OpenForReading(path)
+	path := db.folder.PathOf(manifestName)
+	f, err := db.folder.OpenForReading(manifestName)
 	if errors.Is(err, mmapio.ErrNotRegular) {
 		return fmt.Errorf("%w: %w", ErrNotStore, err)
 	}
@@ -262,7 +279,7 @@ func (db *DB) checkManifestMagic() error {
 }
 
 func (db *DB) takeLock() error {
-	lock, err := mmapio.Lock(filepath.Join(db.dir, lockName), !db.opts.ReadOnly)
+	lock, err := db.folder.Lock(lockName, !db.opts.ReadOnly)
 	if errors.Is(err, mmapio.ErrLocked) {
 		return fmt.Errorf("%w by another process or another Open: %w", ErrLocked, err)
 	}
@@ -275,17 +292,16 @@ func (db *DB) takeLock() error {
 
 // loadOrCreateManifest holds the store's lock.
 func (db *DB) loadOrCreateManifest() (*manifest, error) {
-	path := filepath.Join(db.dir, manifestName)
-	b, err := readManifest(path)
+	b, err := readManifest(db.folder)
 	if errors.Is(err, os.ErrNotExist) && !db.opts.ReadOnly {
-		return db.createManifest(path)
+		return db.createManifest()
 	}
 	if err != nil {
 		return nil, err
 	}
 	m, err := decodeManifest(b)
 	if err != nil {
-		return nil, fmt.Errorf("read manifest %q: %w", path, err)
+		return nil, fmt.Errorf("read manifest %q: %w", db.folder.PathOf(manifestName), err)
 	}
 	m.old = binary.LittleEndian.Uint32(b[8:]) < manifestVersion
 	if db.opts.Shards != 0 && db.opts.Shards != len(m.shards) {
@@ -294,7 +310,7 @@ func (db *DB) loadOrCreateManifest() (*manifest, error) {
 	return m, nil
 }
 
-func (db *DB) createManifest(path string) (*manifest, error) {
+func (db *DB) createManifest() (*manifest, error) {
 	n := db.opts.Shards
 	if n == 0 {
 		n = DefaultShards
@@ -306,7 +322,7 @@ func (db *DB) createManifest(path string) (*manifest, error) {
 	if err := db.syncName(); err != nil {
 		return nil, fmt.Errorf("create store: %w", err)
 	}
-	if err := mmapio.WriteFileAtomic(path, m.encode()); err != nil {
+	if err := db.folder.WriteFileAtomic(manifestName, m.encode()); err != nil {
 		return nil, fmt.Errorf("create store: %w", err)
 	}
 	db.recovery.Created = true
@@ -323,7 +339,7 @@ func (db *DB) syncName() error {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return err
 	}
-	if err := mmapio.SyncDir(filepath.Dir(dir)); err != nil && !errors.Is(err, os.ErrPermission) {
+	if err := mmapio.SyncFolder(filepath.Dir(dir)); err != nil && !errors.Is(err, os.ErrPermission) {
 		return err
 	}
 	return nil
@@ -332,7 +348,7 @@ func (db *DB) syncName() error {
 // shardConfig is the configuration of one shard.
 func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, journaled shard.JournalMarks) shard.Config {
 	return shard.Config{
-		Dir:              db.dir,
+		Folder:           db.folder,
 		StoreID:          m.storeID,
 		Shard:            number,
 		Shards:           len(m.shards),
@@ -364,7 +380,7 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, jou
 // then it sees which batches are whole, and then it ends their logs there.
 func (db *DB) recoverShards(ctx context.Context, m *manifest, journaled shard.JournalMarks) error {
 	n := len(m.shards)
-	preparer := shard.NewPreparer(db.dir, db.manifest.add, db.log)
+	preparer := shard.NewPreparer(db.folder, db.manifest.add, db.log)
 	recoveries := make([]*shard.Recovery, n)
 	err := inParallel(n, func(i int) (err error) {
 		recoveries[i], err = shard.Begin(ctx, db.shardConfig(m, i, preparer, journaled))
@@ -435,7 +451,7 @@ func inParallel(n int, fn func(i int) error) error {
 
 // dropOrphans removes files that a crash left without an entry in the manifest.
 func (db *DB) dropOrphans(ctx context.Context, m *manifest) error {
-	entries, err := os.ReadDir(db.dir)
+	entries, err := db.folder.List()
 	if err != nil {
 		return err
 	}
@@ -448,8 +464,8 @@ func (db *DB) dropOrphans(ctx context.Context, m *manifest) error {
 				return err
 			}
 		}
-		if shard.IsExtract(e.Name(), m.lists) && e.Type().IsRegular() && shard.MadeExtract(filepath.Join(db.dir, e.Name())) {
-			if err := mmapio.Remove(filepath.Join(db.dir, e.Name())); err != nil {
+		if shard.IsExtract(e.Name(), m.lists) && e.Type().IsRegular() && shard.MadeExtract(db.folder, e.Name()) {
+			if err := db.folder.Remove(e.Name()); err != nil {
 				return err
 			}
 		}
@@ -530,6 +546,9 @@ func (db *DB) abandon() error {
 	}
 	if db.lock != nil {
 		errs = append(errs, db.lock.Unlock())
+	}
+	if db.folder != nil && !db.borrowed {
+		errs = append(errs, db.folder.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -15,7 +15,7 @@ type replayed struct {
 
 // replayJournal puts what the journal of the last process has into the segments.
 func (db *DB) replayJournal(ctx context.Context, m *manifest) (replayed, error) {
-	r := shard.Replay{Dir: db.dir, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, ReadOnly: db.opts.ReadOnly}
+	r := shard.Replay{Folder: db.folder, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, ReadOnly: db.opts.ReadOnly}
 	marks, err := r.Run(ctx)
 	return replayed{r.Found, r.Bytes, marks}, err
 }
@@ -28,7 +28,7 @@ func (db *DB) startJournal(m *manifest, last replayed) error {
 		return nil
 	}
 	if last.found {
-		if err := shard.RemoveJournal(db.dir); err != nil {
+		if err := shard.RemoveJournal(db.folder); err != nil {
 			return err
 		}
 	}
@@ -36,7 +36,7 @@ func (db *DB) startJournal(m *manifest, last replayed) error {
 		return nil
 	}
 	db.journal = shard.NewJournal(shard.JournalConfig{
-		Dir: db.dir, StoreID: m.storeID, Shards: db.shards, Health: &db.health, Logger: db.log, Watch: db.watch,
+		Folder: db.folder, StoreID: m.storeID, Shards: db.shards, Health: &db.health, Logger: db.log, Watch: db.watch,
 		FirstSize: db.opts.journalFirst, MaxSize: db.opts.journalMax,
 	})
 	return nil

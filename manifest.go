@@ -134,9 +134,9 @@ func decodeManifest(b []byte) (*manifest, error) {
 	return m, nil
 }
 
-// readManifest reads the file at path, which is to be a manifest.
-func readManifest(path string) ([]byte, error) {
-	b, err := mmapio.ReadFile(path, maxManifestSize)
+// readManifest reads the manifest of the store in a folder.
+func readManifest(folder *mmapio.Folder) ([]byte, error) {
+	b, err := folder.ReadFile(manifestName, maxManifestSize)
 	if errors.Is(err, mmapio.ErrTooLong) || errors.Is(err, mmapio.ErrNotRegular) {
 		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
@@ -160,14 +160,14 @@ func (m *manifest) lists(number int, id uint64) bool {
 
 // manifestFile is the manifest of an open store, in memory and on disk.
 type manifestFile struct {
-	mu   sync.Mutex
-	path string
-	now  *manifest    // guarded by mu; what the file says
-	size atomic.Int64 // its length
+	mu     sync.Mutex
+	folder *mmapio.Folder // the store's
+	now    *manifest      // guarded by mu; what the file says
+	size   atomic.Int64   // its length
 }
 
-func (f *manifestFile) init(path string, m *manifest) {
-	f.path, f.now = path, m
+func (f *manifestFile) init(folder *mmapio.Folder, m *manifest) {
+	f.folder, f.now = folder, m
 	f.size.Store(int64(len(m.encode())))
 }
 
@@ -219,7 +219,7 @@ func (f *manifestFile) replace(change func(shards []shard.Listed)) error {
 	change(next.shards)
 	crashpoint.At("manifest.before")
 	b := next.encode()
-	err := mmapio.WriteFileAtomic(f.path, b)
+	err := f.folder.WriteFileAtomic(manifestName, b)
 	if err == nil || errors.Is(err, mmapio.ErrReplaced) {
 		f.now = &next
 		f.size.Store(int64(len(b)))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -55,6 +54,7 @@ func Repair(ctx context.Context, dir string, progress func(done, total int64)) (
 type repairer struct {
 	ctx      context.Context
 	dir      string
+	folder   *mmapio.Folder
 	meter    meter
 	start    time.Time
 	report   RepairReport
@@ -66,10 +66,17 @@ func (r *repairer) run() (err error) {
 	if err := r.ctx.Err(); err != nil {
 		return err
 	}
+	if r.folder, err = mmapio.OpenFolder(r.dir); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("the folder is missing: %w", ErrNotStore)
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, r.folder.Close()) }()
 	if err := r.readManifest(); err != nil {
 		return err
 	}
-	lock, err := mmapio.Lock(filepath.Join(r.dir, lockName), true)
+	lock, err := r.folder.Lock(lockName, true)
 	if errors.Is(err, mmapio.ErrLocked) {
 		return fmt.Errorf("%w by another process or another Open: %w", ErrLocked, err)
 	}
@@ -97,27 +104,26 @@ func (r *repairer) run() (err error) {
 	if err != nil {
 		return err
 	}
-	return shard.RemoveJournal(r.dir)
+	return shard.RemoveJournal(r.folder)
 }
 
 // replayJournal puts what the journal has into the segments, up to the first frame that is damaged. A journal that has
 // one, or has something for a segment that cannot take it, goes to the quarantine.
 func (r *repairer) replayJournal() error {
 	m := r.manifest
-	replay := shard.Replay{Dir: r.dir, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, Salvage: true}
+	replay := shard.Replay{Folder: r.folder, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, Salvage: true}
 	if _, err := replay.Run(r.ctx); err != nil || replay.Damage == nil {
 		return err
 	}
 	r.report.Damages = append(r.report.Damages, Damage{Shard: -1, File: r.dir, Reason: replay.Damage.Error()})
-	kept, err := shard.QuarantineJournal(r.dir)
+	kept, err := shard.QuarantineJournal(r.folder)
 	r.report.Quarantined = append(r.report.Quarantined, kept...)
 	return err
 }
 
 // readManifest reads the manifest, or makes one from the segments.
 func (r *repairer) readManifest() error {
-	path := filepath.Join(r.dir, manifestName)
-	b, err := readManifest(path)
+	b, err := readManifest(r.folder)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -129,21 +135,18 @@ func (r *repairer) readManifest() error {
 		}
 	}
 	reason := err
-	if r.manifest, err = manifestOf(r.dir); err != nil {
+	if r.manifest, err = manifestOf(r.folder); err != nil {
 		return err
 	}
 	r.rebuilt = append([]byte{}, b...)
-	r.report.Damages = []Damage{{Shard: -1, File: path, Reason: reason.Error()}}
+	r.report.Damages = []Damage{{Shard: -1, File: r.folder.PathOf(manifestName), Reason: reason.Error()}}
 	return nil
 }
 
 // manifestOf makes a manifest that lists all segments of the store whose segments are in the majority.
-func manifestOf(dir string) (*manifest, error) {
-	entries, err := os.ReadDir(dir)
+func manifestOf(folder *mmapio.Folder) (*manifest, error) {
+	entries, err := folder.List()
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			err = fmt.Errorf("the folder is missing: %w", ErrNotStore)
-		}
 		return nil, err
 	}
 	type store struct {
@@ -153,7 +156,7 @@ func manifestOf(dir string) (*manifest, error) {
 	votes := map[store]int{}
 	of := map[string]store{}
 	for _, e := range entries {
-		if id, shards, ok := shard.StoreOf(filepath.Join(dir, e.Name())); ok && e.Type().IsRegular() {
+		if id, shards, ok := shard.StoreOf(folder, e.Name()); ok && e.Type().IsRegular() {
 			of[e.Name()] = store{id, shards}
 			votes[of[e.Name()]]++
 		}
@@ -178,7 +181,7 @@ func manifestOf(dir string) (*manifest, error) {
 
 func (r *repairer) config(number int) shard.Config {
 	return shard.Config{
-		Dir: r.dir, StoreID: r.manifest.storeID, Shard: number, Shards: len(r.manifest.shards),
+		Folder: r.folder, StoreID: r.manifest.storeID, Shard: number, Shards: len(r.manifest.shards),
 		Listed: r.manifest.shards[number], Hash: xxhash.Sum64,
 	}
 }
@@ -221,6 +224,7 @@ func (r *repairer) tryOpen(number int) error {
 		return err
 	}
 	db := newDB(r.dir, o)
+	db.folder, db.borrowed = r.folder, true
 	recovery, err := shard.Begin(r.ctx, db.shardConfig(r.manifest, number, nil, nil))
 	if err != nil {
 		return err
@@ -231,7 +235,7 @@ func (r *repairer) tryOpen(number int) error {
 func (r *repairer) segmentBytes() (n int64) {
 	for number, l := range r.manifest.shards {
 		for _, id := range l.Segments {
-			if info, err := os.Stat(filepath.Join(r.dir, shard.SegmentName(number, id))); err == nil {
+			if info, err := r.folder.Stat(shard.SegmentName(number, id)); err == nil {
 				n += info.Size()
 			}
 		}
@@ -255,16 +259,16 @@ func (r *repairer) replace(repairs []*shard.Repair) error {
 		next.shards[i] = repair.Listed
 	}
 	if len(r.rebuilt) > 0 {
-		kept, err := shard.Quarantine(r.dir, manifestName, r.rebuilt)
+		kept, err := shard.Quarantine(r.folder, manifestName, r.rebuilt)
 		if err != nil {
 			return err
 		}
 		r.report.Quarantined = append(r.report.Quarantined, kept)
 	}
-	if err := mmapio.SyncDir(r.dir); err != nil {
+	if err := r.folder.Sync(); err != nil {
 		return err
 	}
-	if err := mmapio.WriteFileAtomic(filepath.Join(r.dir, manifestName), next.encode()); err != nil {
+	if err := r.folder.WriteFileAtomic(manifestName, next.encode()); err != nil {
 		return err
 	}
 	r.manifest, r.rebuilt = &next, nil
@@ -277,7 +281,7 @@ func (r *repairer) replace(repairs []*shard.Repair) error {
 
 // count opens the store, read-only, and counts what it holds.
 func (r *repairer) count() error {
-	db, err := openLocked(r.ctx, r.dir)
+	db, err := openLocked(r.ctx, r.folder)
 	if err != nil {
 		return err
 	}

@@ -192,10 +192,10 @@ func (t *restoreTarget) create() error {
 	}
 	tmp := fmt.Sprintf("%s.restore-%x", t.dir, random)
 	if t.exists { // a mount point cannot give way: better to know now than after hours
-		if err := mmapio.Rename(t.dir, tmp); err != nil {
+		if err := mmapio.RenameFolder(t.dir, tmp); err != nil {
 			return fmt.Errorf("the folder cannot be replaced: %w", err)
 		}
-		if err := mmapio.Rename(tmp, t.dir); err != nil {
+		if err := mmapio.RenameFolder(tmp, t.dir); err != nil {
 			return err
 		}
 	}
@@ -212,16 +212,16 @@ func (t *restoreTarget) create() error {
 // move gives the store its place. After an error dir is as it was before.
 func (t *restoreTarget) move() error {
 	if t.exists { // renaming onto a folder is not possible everywhere
-		if err := mmapio.Remove(t.dir); err != nil {
+		if err := mmapio.RemoveFolder(t.dir); err != nil {
 			return err
 		}
 	}
-	err := whenUnmapped(func() error { return mmapio.Rename(t.tmp, t.dir) })
+	err := whenUnmapped(func() error { return mmapio.RenameFolder(t.tmp, t.dir) })
 	if err == nil {
 		if err = t.sync(); err == nil {
 			return nil
 		}
-		err = errors.Join(err, mmapio.Rename(t.dir, t.tmp))
+		err = errors.Join(err, mmapio.RenameFolder(t.dir, t.tmp))
 	}
 	if t.exists {
 		err = errors.Join(err, t.putBack())
@@ -232,7 +232,7 @@ func (t *restoreTarget) move() error {
 // sync makes the folder's name durable, and those of its parents that are new.
 func (t *restoreTarget) sync() error {
 	for _, dir := range append([]string{t.dir}, t.made...) {
-		if err := mmapio.SyncDir(filepath.Dir(dir)); err != nil {
+		if err := mmapio.SyncFolder(filepath.Dir(dir)); err != nil {
 			return err
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/freyjadb/freyja/mmapio"
 	"github.com/freyjadb/freyja/shard"
 )
 
@@ -104,7 +103,7 @@ func (db *DB) Usage() Usage {
 	u.Snapshots, u.OldestSnapshot = db.snapshots.usage()
 	if u.IndexBytes > 0 { // it is open
 		u.DiskBytes += db.manifest.length()
-		u.MappedBytes = mmapio.Mapped(db.dir)
+		u.MappedBytes = db.folder.Mapped()
 		u.QuarantineBytes = db.quarantined
 	}
 	return u
@@ -118,7 +117,7 @@ func (db *DB) Usage() Usage {
 //
 // It costs a look at each page of the segments, some 1 to 15 ms a GiB, so it is not for a loop.
 func (db *DB) Resident() (bytes int64, err error) {
-	if bytes, err = mmapio.Resident(db.dir); err != nil {
+	if bytes, err = db.folder.Resident(); err != nil {
 		return 0, fmt.Errorf("freyja: resident: %w", err)
 	}
 	return bytes, nil

@@ -3,7 +3,6 @@ package freyja
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/freyjadb/freyja/shard"
@@ -66,13 +65,12 @@ func (r *VerifyReport) add(v shard.Verified) {
 
 // verifyManifest reads the manifest again.
 func (db *DB) verifyManifest() []Damage {
-	path := filepath.Join(db.dir, manifestName)
-	b, err := readManifest(path)
+	b, err := readManifest(db.folder)
 	if err == nil {
 		_, err = decodeManifest(b)
 	}
 	if err != nil {
-		return []Damage{{Shard: -1, File: path, Reason: err.Error()}}
+		return []Damage{{Shard: -1, File: db.folder.PathOf(manifestName), Reason: err.Error()}}
 	}
 	return nil
 }

@@ -33,50 +33,73 @@ func roundUp(n int64) int64   { return roundDown(n + pageSize - 1) }
 
 // diskOpen opens a file, or a folder for reading. Whatever else has the name is an error: a link could lead to
 // what is not the store's, and a pipe or device would block or do who knows what.
-func diskOpen(path string, flag int) (*os.File, error) {
-	if err := checkRegular(path, flag); err != nil {
+func (d *Folder) diskOpen(name string, flag int) (*os.File, error) {
+	if err := d.checkRegular(name, flag); err != nil {
 		return nil, err
 	}
-	e := ioevent.Event{Op: ioevent.Open, Path: path}
+	e := ioevent.Event{Op: ioevent.Open, Path: d.PathOf(name)}
 	if flag&os.O_CREATE != 0 {
 		e.Op = ioevent.Create
 	}
 	if err := ioevent.Before(e); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(path, flag, fileMode)
+	return d.root.OpenFile(name, flag, fileMode)
 }
 
-// checkRegular returns ErrNotRegular if path is something that may not be opened with flag. Links are followed
+// checkRegular returns ErrNotRegular if name is that of something that may not be opened with flag. Links are followed
 // for reading alone. What cannot be looked at is for the opening to report.
-func checkRegular(path string, flag int) error {
+func (d *Folder) checkRegular(name string, flag int) error {
 	reading := flag&(os.O_WRONLY|os.O_RDWR|os.O_CREATE) == 0
-	look := os.Lstat
+	look := d.root.Lstat
 	if reading {
-		look = os.Stat
+		look = d.root.Stat
 	}
-	info, err := look(path)
+	info, err := look(name)
 	if err != nil || info.Mode().IsRegular() || reading && info.IsDir() {
 		return nil
 	}
 	return ErrNotRegular
 }
 
-func diskRemove(path string) error {
+func (d *Folder) diskRemove(name string) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.Remove, Path: d.PathOf(name)}); err != nil {
+		return err
+	}
+	return d.root.Remove(name)
+}
+
+func (d *Folder) diskRename(from, to string) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.Rename, Path: d.PathOf(from), To: d.PathOf(to)}); err != nil {
+		return err
+	}
+	return d.root.Rename(from, to)
+}
+
+func (d *Folder) diskMakeDir(name string, mode os.FileMode) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.MakeDir, Path: d.PathOf(name)}); err != nil {
+		return err
+	}
+	return d.root.Mkdir(name, mode)
+}
+
+// diskRemoveFolder, diskRenameFolder and diskMakeFolder are for folders, which have no Folder around them: their paths
+// are looked up by the system.
+func diskRemoveFolder(path string) error {
 	if err := ioevent.Before(ioevent.Event{Op: ioevent.Remove, Path: path}); err != nil {
 		return err
 	}
 	return os.Remove(path)
 }
 
-func diskRename(from, to string) error {
+func diskRenameFolder(from, to string) error {
 	if err := ioevent.Before(ioevent.Event{Op: ioevent.Rename, Path: from, To: to}); err != nil {
 		return err
 	}
 	return os.Rename(from, to)
 }
 
-func diskMakeDir(path string, mode os.FileMode) error {
+func diskMakeFolder(path string, mode os.FileMode) error {
 	if err := ioevent.Before(ioevent.Event{Op: ioevent.MakeDir, Path: path}); err != nil {
 		return err
 	}
@@ -110,19 +133,27 @@ func diskSyncData(file *os.File) error {
 
 // diskSyncRange waits until whole pages of f's writable mapping are on the medium.
 func diskSyncRange(f *File, pages []byte, from int64) error {
-	e := ioevent.Event{Op: ioevent.SyncRange, Path: f.path, Offset: from, Length: int64(len(pages))}
+	e := ioevent.Event{Op: ioevent.SyncRange, Path: f.Path(), Offset: from, Length: int64(len(pages))}
 	if err := ioevent.Before(e); err != nil {
 		return err
 	}
 	return sysSyncRange(f, pages)
 }
 
-// diskSyncDir syncs a folder, where the system and the file system can.
-func diskSyncDir(dir string) error {
-	if err := ioevent.Before(ioevent.Event{Op: ioevent.SyncDir, Path: dir}); err != nil {
+// diskSync syncs the folder, where the system and the file system can.
+func (d *Folder) diskSync() error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.SyncDir, Path: d.path}); err != nil {
 		return err
 	}
-	return sysSyncDir(dir)
+	return sysSyncDir(func() (*os.File, error) { return d.root.Open(".") })
+}
+
+// diskSyncFolder is diskSync for the folder at a path.
+func diskSyncFolder(path string) error {
+	if err := ioevent.Before(ioevent.Event{Op: ioevent.SyncDir, Path: path}); err != nil {
+		return err
+	}
+	return sysSyncDir(func() (*os.File, error) { return os.Open(path) })
 }
 
 // diskReserve gives [from, to) of a file its blocks and extends its length to cover it; bytes already
@@ -137,7 +168,7 @@ func diskReserve(file *os.File, from, to int64) error {
 
 // diskPopulate faults pages of f's writable mapping in for writing, and returns how many bytes it got through.
 func diskPopulate(f *File, pages []byte, from int64) (int64, error) {
-	e := ioevent.Event{Op: ioevent.Populate, Path: f.path, Offset: from, Length: int64(len(pages))}
+	e := ioevent.Event{Op: ioevent.Populate, Path: f.Path(), Offset: from, Length: int64(len(pages))}
 	if err := ioevent.Before(e); err != nil {
 		return 0, err
 	}

@@ -56,7 +56,7 @@ func sysSyncRange(f *File, pages []byte) error {
 	if runtime.GOOS != "darwin" {
 		return nil
 	}
-	file, err := diskOpen(f.path, os.O_RDWR)
+	file, err := f.folder.diskOpen(f.name, os.O_RDWR)
 	if err != nil {
 		return err
 	}
@@ -83,9 +83,9 @@ func sysPoison(data []byte) error {
 	return err
 }
 
-// sysSyncDir syncs a folder; file systems that know no such thing say EINVAL or that it is unsupported.
-func sysSyncDir(dir string) error {
-	folder, err := os.Open(dir)
+// sysSyncDir syncs the folder that open opens; file systems that know no such thing say EINVAL or that it is unsupported.
+func sysSyncDir(open func() (*os.File, error)) error {
+	folder, err := open()
 	if err != nil {
 		return err
 	}
@@ -116,9 +116,9 @@ func sysUnlock(file *os.File) error {
 func isReadOnlyFS(err error) bool { return errors.Is(err, syscall.EROFS) }
 
 // sysFreeSpace is what an unprivileged process may still write.
-func sysFreeSpace(dir string) (int64, bool) {
+func sysFreeSpace(folder *os.File) (int64, bool) {
 	var stat unix.Statfs_t
-	if err := retry(func() error { return unix.Statfs(dir, &stat) }); err != nil {
+	if err := retry(func() error { return unix.Fstatfs(int(folder.Fd()), &stat) }); err != nil {
 		return 0, false
 	}
 	return int64(stat.Bavail) * int64(stat.Bsize), true

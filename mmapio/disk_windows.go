@@ -48,7 +48,7 @@ func sysAdvise([]byte, Advice) error { return nil }
 // sysPoison unmaps: an address cannot be kept from reuse in one step here.
 func sysPoison(data []byte) error { return diskUnmap(data) }
 
-func sysSyncDir(string) error { return nil }
+func sysSyncDir(func() (*os.File, error)) error { return nil }
 
 func lockRange() *windows.Overlapped { return &windows.Overlapped{OffsetHigh: lockOffsetHigh} }
 
@@ -89,4 +89,4 @@ func sysReadRandomly(*os.File) error { return nil }
 // endsStores: not measured here.
 const endsStores = false
 
-func sysFreeSpace(string) (int64, bool) { return 0, false }
+func sysFreeSpace(*os.File) (int64, bool) { return 0, false }

@@ -11,44 +11,43 @@ import (
 // tmpSuffix is what WriteFileAtomic appends to the path while the new content is not complete.
 const tmpSuffix = ".tmp"
 
-// SyncDir makes the entries of a folder durable: what was created in it, renamed or removed. It costs
-// a disk flush. It does nothing on windows, which has no such call, and on file systems that refuse to
-// sync a folder. It returns the system's errors.
-func SyncDir(dir string) error {
-	if err := diskSyncDir(dir); err != nil {
-		return fmt.Errorf("mmapio: sync folder %q: %w", dir, cause(err))
+// SyncFolder makes the entries of the folder at path durable, as Folder.Sync does.
+func SyncFolder(path string) error {
+	if err := diskSyncFolder(path); err != nil {
+		return fmt.Errorf("mmapio: sync folder %q: %w", path, cause(err))
 	}
 	return nil
 }
 
-// WriteFileAtomic replaces the file at path, or creates it, so that a crash at any moment leaves the
-// old content or the new and never a part: it writes path+".tmp", syncs it, renames it and syncs the
-// folder. One caller at a time for a path. A .tmp that a crash left is overwritten.
+// WriteFileAtomic replaces a file, or creates it, so that a crash at any moment leaves the
+// old content or the new and never a part: it writes name+".tmp", syncs it, renames it and syncs the
+// folder. One caller at a time for a name. A .tmp that a crash left is overwritten.
 //
 // When writing, syncing or renaming fails, the error wraps the system's, the .tmp is removed and the
 // old file is untouched. When only the last step, syncing the folder, fails, the error wraps
 // ErrReplaced: the new content is in place and it is unknown which of the two a power failure would leave.
-func WriteFileAtomic(path string, data []byte) error {
-	tmp := path + tmpSuffix
-	if err := checkRegular(path, os.O_RDWR); err != nil {
-		return fmt.Errorf("mmapio: replace %q: %w", path, err)
+func (d *Folder) WriteFileAtomic(name string, data []byte) error {
+	tmp := name + tmpSuffix
+	if err := d.checkRegular(name, os.O_RDWR); err != nil {
+		return fmt.Errorf("mmapio: replace %q: %w", d.PathOf(name), err)
 	}
-	if err := writeSynced(tmp, data); err != nil {
+	if err := d.writeSynced(tmp, data); err != nil {
 		return err
 	}
-	if err := diskRename(tmp, path); err != nil {
-		err = fmt.Errorf("mmapio: rename %q to %q: %w", tmp, path, cause(err))
-		return errors.Join(err, removeLeft(tmp))
+	if err := d.diskRename(tmp, name); err != nil {
+		err = fmt.Errorf("mmapio: rename %q to %q: %w", d.PathOf(tmp), d.PathOf(name), cause(err))
+		return errors.Join(err, d.removeLeft(tmp))
 	}
-	if err := SyncDir(filepath.Dir(path)); err != nil {
+	if err := d.Sync(); err != nil {
 		return fmt.Errorf("%w: %w", ErrReplaced, err)
 	}
 	return nil
 }
 
 // writeSynced writes a whole file and syncs it, or leaves none.
-func writeSynced(path string, data []byte) error {
-	file, err := diskOpen(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+func (d *Folder) writeSynced(name string, data []byte) error {
+	path := d.PathOf(name)
+	file, err := d.diskOpen(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return fmt.Errorf("mmapio: create %q: %w", path, cause(err))
 	}
@@ -61,19 +60,20 @@ func writeSynced(path string, data []byte) error {
 	}
 	if err != nil {
 		err = fmt.Errorf("mmapio: write %q: %w", path, cause(err))
-		return errors.Join(err, removeLeft(path))
+		return errors.Join(err, d.removeLeft(name))
 	}
 	return nil
 }
 
-// SyncFile puts the content of the file at path on disk. It costs a disk flush, or little if the system has
+// SyncFile puts the content of a file on disk. It costs a disk flush, or little if the system has
 // written it already. Errors wrap the system's.
-func SyncFile(path string) error { return RewriteHead(path, nil) }
+func (d *Folder) SyncFile(name string) error { return d.RewriteHead(name, nil) }
 
-// RewriteHead writes the first bytes of the file at path, which are as given already, again, and syncs the file:
+// RewriteHead writes the first bytes of a file, which are as given already, again, and syncs the file:
 // see File.Rewrite. Errors wrap the system's.
-func RewriteHead(path string, head []byte) error {
-	file, err := diskOpen(path, os.O_RDWR)
+func (d *Folder) RewriteHead(name string, head []byte) error {
+	path := d.PathOf(name)
+	file, err := d.diskOpen(name, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
 	}
@@ -89,27 +89,36 @@ func RewriteHead(path string, head []byte) error {
 	return nil
 }
 
-// Remove removes the file, or the empty folder, at path; one already gone is no error. The removal is
-// durable after a SyncDir of its folder. Errors wrap the system's.
-func Remove(path string) error {
-	if err := diskRemove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("mmapio: remove %q: %w", path, cause(err))
+// Remove removes a file; one already gone is no error. The removal is durable after a Sync of the folder. Errors wrap
+// the system's.
+func (d *Folder) Remove(name string) error {
+	if err := d.diskRemove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("mmapio: remove %q: %w", d.PathOf(name), cause(err))
 	}
 	return nil
 }
 
 // removeLeft removes a file that an error left over, and nothing that was in its way.
-func removeLeft(path string) error {
-	if checkRegular(path, os.O_RDWR) != nil {
+func (d *Folder) removeLeft(name string) error {
+	if d.checkRegular(name, os.O_RDWR) != nil {
 		return nil
 	}
-	return Remove(path)
+	return d.Remove(name)
 }
 
-// Rename gives what is at from the name to, and replaces a file that has it. It is durable after a SyncDir of
-// the folders of both. Errors wrap the system's.
-func Rename(from, to string) error {
-	if err := diskRename(from, to); err != nil {
+// RemoveFolder removes the empty folder at path; one already gone is no error. The removal is durable after a
+// SyncFolder of the one it is in. Errors wrap the system's.
+func RemoveFolder(path string) error {
+	if err := diskRemoveFolder(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("mmapio: remove %q: %w", path, cause(err))
+	}
+	return nil
+}
+
+// RenameFolder gives the folder at from the path to. It is durable after a SyncFolder of those that both are in. Errors
+// wrap the system's.
+func RenameFolder(from, to string) error {
+	if err := diskRenameFolder(from, to); err != nil {
 		return fmt.Errorf("mmapio: rename %q to %q: %w", from, to, cause(err))
 	}
 	return nil
@@ -128,10 +137,10 @@ func MakeFolder(path string, mode os.FileMode) error {
 			return err
 		}
 	}
-	if err := diskMakeDir(path, mode); err != nil && !isFolder(path) { // or somebody else was faster
+	if err := diskMakeFolder(path, mode); err != nil && !isFolder(path) { // or somebody else was faster
 		return fmt.Errorf("mmapio: make folder %q: %w", path, cause(err))
 	}
-	return SyncDir(parent)
+	return SyncFolder(parent)
 }
 
 func isFolder(path string) bool {
@@ -139,27 +148,27 @@ func isFolder(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// WriteFileUnsynced replaces the file at path as WriteFileAtomic does, but syncs nothing: a reader
+// WriteFileUnsynced replaces a file as WriteFileAtomic does, but syncs nothing: a reader
 // sees the old content or the new, and after a power failure there may be either, a part, or nothing.
 // For what carries its own checksum and can be made again. Errors wrap the system's; the .tmp is then
 // removed. Neither function replaces or writes to what is not a regular file: that is ErrNotRegular.
-func WriteFileUnsynced(path string, parts ...[]byte) error {
-	tmp := path + tmpSuffix
-	if err := checkRegular(path, os.O_RDWR); err != nil {
-		return fmt.Errorf("mmapio: replace %q: %w", path, err)
+func (d *Folder) WriteFileUnsynced(name string, parts ...[]byte) error {
+	tmp := name + tmpSuffix
+	if err := d.checkRegular(name, os.O_RDWR); err != nil {
+		return fmt.Errorf("mmapio: replace %q: %w", d.PathOf(name), err)
 	}
-	err := writeParts(tmp, parts)
+	err := d.writeParts(tmp, parts)
 	if err == nil {
-		if err = diskRename(tmp, path); err == nil {
+		if err = d.diskRename(tmp, name); err == nil {
 			return nil
 		}
 	}
-	err = fmt.Errorf("mmapio: write %q: %w", path, cause(err))
-	return errors.Join(err, removeLeft(tmp))
+	err = fmt.Errorf("mmapio: write %q: %w", d.PathOf(name), cause(err))
+	return errors.Join(err, d.removeLeft(tmp))
 }
 
-func writeParts(path string, parts [][]byte) error {
-	file, err := diskOpen(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+func (d *Folder) writeParts(name string, parts [][]byte) error {
+	file, err := d.diskOpen(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -176,10 +185,11 @@ func writeParts(path string, parts [][]byte) error {
 	return err
 }
 
-// OpenForReading opens the file at path as it is. Errors wrap the system's, and ErrNotRegular, without waiting
+// OpenForReading opens a file as it is. Errors wrap the system's, and ErrNotRegular, without waiting
 // for anything, if it is no file.
-func OpenForReading(path string) (*os.File, error) {
-	file, err := diskOpen(path, os.O_RDONLY)
+func (d *Folder) OpenForReading(name string) (*os.File, error) {
+	path := d.PathOf(name)
+	file, err := d.diskOpen(name, os.O_RDONLY)
 	if err == nil {
 		var info os.FileInfo
 		if info, err = file.Stat(); err == nil && !info.Mode().IsRegular() {
@@ -195,10 +205,11 @@ func OpenForReading(path string) (*os.File, error) {
 	return file, nil
 }
 
-// ReadFile returns the content of the file at path, which may have limit bytes at most: more is
+// ReadFile returns the content of a file, which may have limit bytes at most: more is
 // ErrTooLong. Other errors are those of OpenForReading and the system's.
-func ReadFile(path string, limit int64) ([]byte, error) {
-	file, err := OpenForReading(path)
+func (d *Folder) ReadFile(name string, limit int64) ([]byte, error) {
+	path := d.PathOf(name)
+	file, err := d.OpenForReading(name)
 	if err != nil {
 		return nil, err
 	}
@@ -216,8 +227,9 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 // OpenForRandomReading is OpenForReading for a file that is read in pieces, in no order, by many goroutines: the system is
 // told to read nothing ahead. It refuses, with EMFILE, if more than three quarters of the descriptors that the process
 // may have are in use, where that can be told.
-func OpenForRandomReading(path string) (*os.File, error) {
-	file, err := OpenForReading(path)
+func (d *Folder) OpenForRandomReading(name string) (*os.File, error) {
+	path := d.PathOf(name)
+	file, err := d.OpenForReading(name)
 	if err != nil {
 		return nil, err
 	}
@@ -227,19 +239,17 @@ func OpenForRandomReading(path string) (*os.File, error) {
 	return file, nil
 }
 
-// FreeSpace is how many bytes can still be written to the file system of a folder; ok is false where that is not known.
-func FreeSpace(dir string) (n int64, ok bool) { return sysFreeSpace(dir) }
-
 // Patch is bytes for a place in a file.
 type Patch struct {
 	Offset int64  // in the file
 	Bytes  []byte // that go there
 }
 
-// Overwrite writes patches into the file at path, which must be there, and syncs it. It costs a system call a patch, and a
+// Overwrite writes patches into a file, which must be there, and syncs it. It costs a system call a patch, and a
 // disk flush. Errors wrap the system's.
-func Overwrite(path string, patches []Patch) error {
-	file, err := diskOpen(path, os.O_RDWR)
+func (d *Folder) Overwrite(name string, patches []Patch) error {
+	path := d.PathOf(name)
+	file, err := d.diskOpen(name, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
 	}
@@ -255,10 +265,10 @@ func Overwrite(path string, patches []Patch) error {
 	return nil
 }
 
-// ReadHead returns the first n bytes of the file at path, fewer if it has fewer, and its length. Errors wrap the system's,
+// ReadHead returns the first n bytes of a file, fewer if it has fewer, and its length. Errors wrap the system's,
 // and ErrNotRegular.
-func ReadHead(path string, n int64) (head []byte, length int64, err error) {
-	file, err := OpenForReading(path)
+func (d *Folder) ReadHead(name string, n int64) (head []byte, length int64, err error) {
+	file, err := d.OpenForReading(name)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -268,15 +278,16 @@ func ReadHead(path string, n int64) (head []byte, length int64, err error) {
 		head, err = io.ReadAll(io.LimitReader(file, n))
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("mmapio: read %q: %w", path, cause(err))
+		return nil, 0, fmt.Errorf("mmapio: read %q: %w", d.PathOf(name), cause(err))
 	}
 	return head, info.Size(), nil
 }
 
-// ReadRange returns n bytes of the file at path from offset on. Errors wrap the system's, ErrNotRegular, and
+// ReadRange returns n bytes of a file from offset on. Errors wrap the system's, ErrNotRegular, and
 // io.ErrUnexpectedEOF for a file that is shorter.
-func ReadRange(path string, offset, n int64) ([]byte, error) {
-	file, err := OpenForReading(path)
+func (d *Folder) ReadRange(name string, offset, n int64) ([]byte, error) {
+	path := d.PathOf(name)
+	file, err := d.OpenForReading(name)
 	if err != nil {
 		return nil, err
 	}

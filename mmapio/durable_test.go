@@ -41,12 +41,12 @@ func TestWriteFileAtomicFailureKeepsOld(t *testing.T) {
 	require.DirExists(t, filepath.Join(path, "kept"))
 }
 
-func TestSyncDir(t *testing.T) {
+func TestSyncFolder(t *testing.T) {
 	dir := folder(t)
-	require.NoError(t, SyncDir(dir))
+	require.NoError(t, SyncFolder(dir))
 	if canTrimMapped { // not windows, where it does nothing
 		missing := filepath.Join(dir, "missing")
-		err := SyncDir(missing)
+		err := SyncFolder(missing)
 		require.ErrorIs(t, err, os.ErrNotExist)
 		require.ErrorContains(t, err, `sync folder "`+missing+`"`)
 	}

@@ -20,7 +20,8 @@ import (
 // The read-only Mapping lives on after the File, as long as it is reachable. The writable mapping
 // does not go by itself: a File dropped without Seal, Close or Discard stays mapped.
 type File struct {
-	path    string   // immutable, as are size and mapping
+	folder  *Folder  // immutable, as are name, size and mapping
+	name    string   // in the folder
 	size    int64    // bytes reserved and mapped
 	mapping *Mapping // the readers' side
 
@@ -29,24 +30,25 @@ type File struct {
 	handle   *os.File     // windows: what flushing needs, open as long as writable; nil elsewhere
 }
 
-// Create makes the file at path, which must not exist, with size bytes whose blocks are reserved:
-// those of head and zeros behind them. It syncs the file and maps it. Its name is durable after a SyncDir of its folder.
+// Create makes a file, whose name must be free, with size bytes whose blocks are reserved:
+// those of head and zeros behind them. It syncs the file and maps it. Its name is durable after a Sync of the folder.
 //
 // Errors wrap the system's: fs.ErrExist, ENOSPC for a full disk, EFBIG beyond the process's file size
 // limit; os.ErrInvalid for a size that is not positive. After an error nothing is left behind. The
 // cost is that of reserving: a few system calls where the file system can, writing size zeros where
 // it cannot.
-func Create(path string, size int64, head []byte) (*File, error) {
+func (d *Folder) Create(name string, size int64, head []byte) (*File, error) {
+	path := d.PathOf(name)
 	if size <= 0 || size > maxLength || int64(len(head)) > size {
 		return nil, fmt.Errorf("mmapio: create %q: size %d: %w", path, size, os.ErrInvalid)
 	}
-	file, err := diskOpen(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	file, err := d.diskOpen(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: create %q: %w", path, cause(err))
 	}
-	f, err := newFile(file, path, 0, size, head)
+	f, err := d.newFile(file, name, 0, size, head)
 	if err != nil {
-		if rmErr := diskRemove(path); rmErr != nil {
+		if rmErr := d.diskRemove(name); rmErr != nil {
 			err = errors.Join(err, fmt.Errorf("mmapio: remove %q: %w", path, cause(rmErr)))
 		}
 		return nil, err
@@ -61,11 +63,12 @@ func Create(path string, size int64, head []byte) (*File, error) {
 //
 // Errors are those of Create, with fs.ErrNotExist for fs.ErrExist. The cost is that of reserving what
 // is missing, and a sync.
-func OpenFile(path string, size int64) (*File, error) {
+func (d *Folder) OpenFile(name string, size int64) (*File, error) {
+	path := d.PathOf(name)
 	if size <= 0 || size > maxLength {
 		return nil, fmt.Errorf("mmapio: open %q: size %d: %w", path, size, os.ErrInvalid)
 	}
-	file, err := diskOpen(path, os.O_RDWR)
+	file, err := d.diskOpen(name, os.O_RDWR)
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: open %q: %w", path, cause(err))
 	}
@@ -74,9 +77,9 @@ func OpenFile(path string, size int64) (*File, error) {
 		file.Close()
 		return nil, fmt.Errorf("mmapio: stat %q: %w", path, cause(err))
 	}
-	f, err := newFile(file, path, info.Size(), max(size, info.Size()), nil)
+	f, err := d.newFile(file, name, info.Size(), max(size, info.Size()), nil)
 	if err != nil {
-		if cutErr := cutBack(path, info.Size()); cutErr != nil {
+		if cutErr := d.cutBack(name, info.Size()); cutErr != nil {
 			err = errors.Join(err, cutErr)
 		}
 		return nil, err
@@ -86,12 +89,13 @@ func OpenFile(path string, size int64) (*File, error) {
 
 // newFile reserves [have, size) of an open file, writes head to its start, syncs it and maps it twice. It takes over file: closed
 // on return, or kept in the File where that is needed. On error only the file itself is left.
-func newFile(file *os.File, path string, have, size int64, head []byte) (f *File, err error) {
+func (d *Folder) newFile(file *os.File, name string, have, size int64, head []byte) (f *File, err error) {
 	defer func() {
 		if err != nil || !keepsHandle {
 			file.Close()
 		}
 	}()
+	path := d.PathOf(name)
 	if err = reserve(file, path, have, size); err != nil {
 		return nil, err
 	}
@@ -103,11 +107,11 @@ func newFile(file *os.File, path string, have, size int64, head []byte) (f *File
 	if err = diskSync(file); err != nil {
 		return nil, fmt.Errorf("mmapio: sync %q: %w", path, cause(err))
 	}
-	f = &File{path: path, size: size}
-	if f.writable, err = regions.add(file, path, size, true); err != nil {
+	f = &File{folder: d, name: name, size: size}
+	if f.writable, err = regions.add(file, d, size, true); err != nil {
 		return nil, err
 	}
-	if f.mapping, err = newMapping(file, path, size); err != nil {
+	if f.mapping, err = d.newMapping(file, name, size); err != nil {
 		return nil, errors.Join(err, regions.release(f.writable))
 	}
 	if keepsHandle {
@@ -149,8 +153,8 @@ func hasBlocks(file *os.File, length int64) bool {
 }
 
 // cutBack gives a file its old length again after it could not be extended.
-func cutBack(path string, length int64) error {
-	file, err := diskOpen(path, os.O_RDWR)
+func (d *Folder) cutBack(name string, length int64) error {
+	file, err := d.diskOpen(name, os.O_RDWR)
 	if err == nil {
 		defer file.Close()
 		var info os.FileInfo
@@ -159,15 +163,16 @@ func cutBack(path string, length int64) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("mmapio: truncate %q at offset %d: %w", path, length, cause(err))
+		return fmt.Errorf("mmapio: truncate %q at offset %d: %w", d.PathOf(name), length, cause(err))
 	}
 	return nil
 }
 
-// Trim shortens the file at path to length, without a sync. Nobody may touch mapped bytes beyond that any
+// Trim shortens a file to length, without a sync. Nobody may touch mapped bytes beyond that any
 // more. On windows it fails while the file is mapped. Errors wrap the system's.
-func Trim(path string, length int64) error {
-	file, err := diskOpen(path, os.O_RDWR)
+func (d *Folder) Trim(name string, length int64) error {
+	path := d.PathOf(name)
+	file, err := d.diskOpen(name, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
 	}
@@ -190,8 +195,8 @@ func (f *File) Bytes() []byte {
 // Size returns the bytes reserved and mapped; it does not change when the file is sealed.
 func (f *File) Size() int64 { return f.size }
 
-// Path returns the path the file was created or opened with.
-func (f *File) Path() string { return f.path }
+// Path returns the path of the file, for messages.
+func (f *File) Path() string { return f.folder.PathOf(f.name) }
 
 // Mapping returns the read-only mapping of the same bytes, for readers.
 func (f *File) Mapping() *Mapping { return f.mapping }
@@ -207,13 +212,13 @@ func (f *File) Populate(from, to int64) error {
 		part, err = f.pages(from, to)
 	}
 	if err != nil {
-		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.path, from, err)
+		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.Path(), from, err)
 	}
 	if len(part) == 0 {
 		return nil
 	}
 	if n, err := diskPopulate(f, part, roundDown(from)); err != nil && roundDown(from)+n >= f.ended.Load() {
-		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.path, roundDown(from)+n, err)
+		return fmt.Errorf("mmapio: populate %q at offset %d: %w", f.Path(), roundDown(from)+n, err)
 	}
 	return nil
 }
@@ -228,12 +233,12 @@ func (f *File) Rewrite(from, to int64) (err error) {
 	defer Catch(&err, debug.SetPanicOnFault(true))
 	part, err := f.pages(from, to)
 	if err != nil {
-		return fmt.Errorf("mmapio: rewrite %q at offset %d: %w", f.path, from, err)
+		return fmt.Errorf("mmapio: rewrite %q at offset %d: %w", f.Path(), from, err)
 	}
 	done := int64(0)
 	if populateDirties && len(part) > 0 {
 		if done, err = diskPopulate(f, part, roundDown(from)); err != nil {
-			return fmt.Errorf("mmapio: rewrite %q at offset %d: %w", f.path, roundDown(from)+done, err)
+			return fmt.Errorf("mmapio: rewrite %q at offset %d: %w", f.Path(), roundDown(from)+done, err)
 		}
 	}
 	for at := max(from, roundDown(from)+done); at < to; at = roundDown(at) + pageSize {
@@ -260,7 +265,7 @@ func (f *File) Sync(from, to int64) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("mmapio: sync %q at offset %d: %w", f.path, from, cause(err))
+		return fmt.Errorf("mmapio: sync %q at offset %d: %w", f.Path(), from, cause(err))
 	}
 	return nil
 }
@@ -279,7 +284,7 @@ func (f *File) EndStores(to int64) error {
 	f.ended.Store(to) // first, for Populate
 	if err := sysPoison(f.writable.data[from:to]); err != nil {
 		f.ended.Store(from)
-		return fmt.Errorf("mmapio: end stores %q: %w", f.path, cause(err))
+		return fmt.Errorf("mmapio: end stores %q: %w", f.Path(), cause(err))
 	}
 	regions.end(f.writable, to-from)
 	return nil
@@ -297,7 +302,7 @@ func (f *File) toSync(pages []byte, from int64) []byte {
 // checkLength returns ErrTruncated if the file is shorter than it was made. The system syncs a mapping
 // that reaches beyond the end of its file without an error, and drops what lies there.
 func (f *File) checkLength() error {
-	info, err := os.Stat(f.path)
+	info, err := f.folder.root.Stat(f.name)
 	if err == nil && info.Size() < f.size {
 		err = fmt.Errorf("%w to %d of %d bytes", ErrTruncated, info.Size(), f.size)
 	}
@@ -331,12 +336,12 @@ func (f *File) Seal(length int64) error {
 		return err
 	}
 	if f.writable == nil { // length 0, which is nothing to sync
-		return fmt.Errorf("mmapio: seal %q: %w", f.path, os.ErrClosed)
+		return fmt.Errorf("mmapio: seal %q: %w", f.Path(), os.ErrClosed)
 	}
 	// First, so that a process that has no descriptor left can try again.
-	file, err := diskOpen(f.path, os.O_RDWR)
+	file, err := f.folder.diskOpen(f.name, os.O_RDWR)
 	if err != nil {
-		return fmt.Errorf("mmapio: open %q: %w", f.path, cause(err))
+		return fmt.Errorf("mmapio: open %q: %w", f.Path(), cause(err))
 	}
 	defer file.Close()
 	if err := f.Close(); err != nil {
@@ -344,11 +349,11 @@ func (f *File) Seal(length int64) error {
 	}
 	if canTrimMapped {
 		if err := diskTruncate(file, length); err != nil {
-			return fmt.Errorf("mmapio: truncate %q at offset %d: %w", f.path, length, cause(err))
+			return fmt.Errorf("mmapio: truncate %q at offset %d: %w", f.Path(), length, cause(err))
 		}
 	}
 	if err := diskSync(file); err != nil {
-		return fmt.Errorf("mmapio: sync %q: %w", f.path, cause(err))
+		return fmt.Errorf("mmapio: sync %q: %w", f.Path(), cause(err))
 	}
 	return nil
 }
@@ -363,7 +368,7 @@ func (f *File) syncBeforeSeal(length int64) error {
 		err = f.checkLength()
 	}
 	if err != nil {
-		return fmt.Errorf("mmapio: seal %q: %w", f.path, cause(err))
+		return fmt.Errorf("mmapio: seal %q: %w", f.Path(), cause(err))
 	}
 	return nil
 }
@@ -383,7 +388,7 @@ func (f *File) Close() error {
 		handle := f.handle
 		f.handle = nil
 		if err := handle.Close(); err != nil {
-			return fmt.Errorf("mmapio: close %q: %w", f.path, cause(err))
+			return fmt.Errorf("mmapio: close %q: %w", f.Path(), cause(err))
 		}
 	}
 	return nil
@@ -391,13 +396,13 @@ func (f *File) Close() error {
 
 // Discard closes the File and removes the file; one already gone is no error. Readers of its Mapping
 // keep their bytes, except on windows, where the file can only be removed once nobody has it mapped
-// and Discard returns that error. The removal is durable after a SyncDir of its folder.
+// and Discard returns that error. The removal is durable after a Sync of the folder.
 func (f *File) Discard() error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := diskRemove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("mmapio: remove %q: %w", f.path, cause(err))
+	if err := f.folder.diskRemove(f.name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("mmapio: remove %q: %w", f.Path(), cause(err))
 	}
 	return nil
 }

@@ -85,6 +85,7 @@ func TestOpenFileFillsHoles(t *testing.T) {
 
 func TestFailedCreateLeavesNothing(t *testing.T) {
 	dir := folder(t)
+	d := openFolder(t, dir)
 	descriptors := countDescriptors(t)
 	for _, failure := range []syscall.Errno{unix.ENOSPC, unix.EIO, unix.EDQUOT} {
 		withFallocate(t, func(fd int, mode uint32, off, n int64) error {
@@ -94,7 +95,7 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 			return unix.Fallocate(fd, mode, off, n)
 		})
 		path := filepath.Join(dir, "a")
-		_, err := Create(path, reserveStep+1, nil)
+		_, err := d.Create("a", reserveStep+1, nil)
 		require.ErrorIs(t, err, failure)
 		require.ErrorContains(t, err, fmt.Sprintf("reserve %q at offset 0", path))
 		requireGone(t, path)
@@ -220,12 +221,11 @@ func countDescriptors(t *testing.T) int {
 }
 
 func TestNoDescriptorsHeld(t *testing.T) {
-	dir := folder(t)
-	require.NoError(t, create(t, dir, "first", pageSize).Close())
+	d := openFolder(t, folder(t))
 	before := countDescriptors(t)
 	var files []*File
 	for i := range 60 {
-		f := create(t, dir, fmt.Sprint(i), 2*pageSize)
+		f := createIn(t, d, fmt.Sprint(i), 2*pageSize)
 		require.NoError(t, f.Sync(0, 1))
 		switch i % 3 {
 		case 0:

@@ -14,15 +14,16 @@ type LockFile struct {
 	path string   // immutable
 }
 
-// Lock takes the lock of the file at path, creating it if it is missing, and does not wait. Any number
+// Lock takes the lock of a file, creating it if it is missing, and does not wait. Any number
 // of shared locks go together; an exclusive one goes with no other, be it in this process or in
 // another. The file's content is not touched and stays readable.
 //
 // A shared lock whose file is missing and cannot be created, because the medium or the folder is
 // read-only, returns a LockFile that holds nothing: nobody can write there either. Errors: ErrLocked
 // when somebody else holds it; else the system's.
-func Lock(path string, exclusive bool) (*LockFile, error) {
-	file, err := openLock(path, exclusive)
+func (d *Folder) Lock(name string, exclusive bool) (*LockFile, error) {
+	path := d.PathOf(name)
+	file, err := d.openLock(name, exclusive)
 	if err != nil {
 		if !exclusive && isReadOnlyMedium(err) {
 			return &LockFile{path: path}, nil
@@ -37,14 +38,14 @@ func Lock(path string, exclusive bool) (*LockFile, error) {
 }
 
 // openLock opens the lock file, for reading alone if that will do.
-func openLock(path string, exclusive bool) (*os.File, error) {
+func (d *Folder) openLock(name string, exclusive bool) (*os.File, error) {
 	if !exclusive {
-		file, err := diskOpen(path, os.O_RDONLY)
+		file, err := d.diskOpen(name, os.O_RDONLY)
 		if !errors.Is(err, os.ErrNotExist) {
 			return file, markExisting(err)
 		}
 	}
-	return diskOpen(path, os.O_RDWR|os.O_CREATE)
+	return d.diskOpen(name, os.O_RDWR|os.O_CREATE)
 }
 
 // errExisting marks that a lock file is there and could not be opened: other than a missing one, it

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
@@ -73,7 +72,22 @@ func eventually(condition func() bool) bool {
 // because package testing keeps what a cleanup refers to longer than the cleanup.
 func create(t testing.TB, dir, name string, size int64) *File {
 	t.Helper()
-	f, err := Create(filepath.Join(dir, name), size, nil)
+	return createIn(t, openFolder(t, dir), name, size)
+}
+
+// openFolder opens a folder until the test is over.
+func openFolder(t testing.TB, dir string) *Folder {
+	t.Helper()
+	d, err := OpenFolder(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	return d
+}
+
+// createIn is create in an open folder.
+func createIn(t testing.TB, d *Folder, name string, size int64) *File {
+	t.Helper()
+	f, err := d.Create(name, size, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, f.Close())

@@ -14,29 +14,32 @@ import (
 // A slice of its bytes does not keep it reachable. Call runtime.KeepAlive on the Mapping, or on
 // something that refers to it, after the last use of the bytes.
 type Mapping struct {
-	data   []byte // the mapped bytes; immutable, as is path
-	path   string
+	data   []byte // the mapped bytes; immutable, as are path, folder and name
+	path   string // for messages
+	folder *Folder
+	name   string // in the folder when it was mapped
 	visits visits
 }
 
-// OpenMapping maps the first length bytes of the file at path read-only. What is appended within
+// OpenMapping maps the first length bytes of a file read-only. What is appended within
 // those bytes later, by whatever process, is visible in it.
 //
 // Errors: length not positive (os.ErrInvalid), a file shorter than length (ErrTruncated), and
 // whatever opening and mapping return. It costs an open, a stat, a mmap and a close; no page is read.
-func OpenMapping(path string, length int64) (*Mapping, error) {
-	return OpenMappingWithHead(path, length, nil)
+func (d *Folder) OpenMapping(name string, length int64) (*Mapping, error) {
+	return d.OpenMappingWithHead(name, length, nil)
 }
 
 // OpenMappingWithHead is OpenMapping and also reads the first bytes of the file into head. That costs a
 // system call, where the first load from the mapping would cost a page fault, which is many times as
 // much on some virtual machines. Other errors: those of reading, and io.ErrUnexpectedEOF for a file
 // shorter than head.
-func OpenMappingWithHead(path string, length int64, head []byte) (*Mapping, error) {
+func (d *Folder) OpenMappingWithHead(name string, length int64, head []byte) (*Mapping, error) {
+	path := d.PathOf(name)
 	if length <= 0 || length > maxLength {
 		return nil, fmt.Errorf("mmapio: map %q: length %d: %w", path, length, os.ErrInvalid)
 	}
-	file, err := diskOpen(path, os.O_RDONLY)
+	file, err := d.diskOpen(name, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: open %q: %w", path, cause(err))
 	}
@@ -54,17 +57,17 @@ func OpenMappingWithHead(path string, length int64, head []byte) (*Mapping, erro
 			return nil, fmt.Errorf("mmapio: read %q at offset 0: %w", path, cause(err))
 		}
 	}
-	return newMapping(file, path, length)
+	return d.newMapping(file, name, length)
 }
 
 // newMapping maps file read-only and ties the mapping's life to the returned object. The cleanup's
 // argument is the registry's region, which must not refer to the Mapping.
-func newMapping(file *os.File, path string, length int64) (*Mapping, error) {
-	r, err := regions.add(file, path, length, false)
+func (d *Folder) newMapping(file *os.File, name string, length int64) (*Mapping, error) {
+	r, err := regions.add(file, d, length, false)
 	if err != nil {
 		return nil, err
 	}
-	m := &Mapping{data: r.data, path: path}
+	m := &Mapping{data: r.data, path: r.path, folder: d, name: name}
 	runtime.AddCleanup(m, func(r *region) {
 		// There is nobody to tell. A region that could not be unmapped stays in the registry,
 		// where Live shows it.
@@ -77,7 +80,7 @@ func newMapping(file *os.File, path string, length int64) (*Mapping, error) {
 // as the Mapping is reachable. Cost: a load.
 func (m *Mapping) Bytes() []byte { return m.data }
 
-// Path returns the path the file had when it was mapped; it may have been removed since.
+// Path returns the path the file had when it was mapped, for messages; it may have been removed since.
 func (m *Mapping) Path() string { return m.path }
 
 // Advice tells the kernel how a mapping is going to be read.

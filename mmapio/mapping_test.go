@@ -108,7 +108,7 @@ func TestRegistryFindsBytesAndNothingElse(t *testing.T) {
 		for _, at := range []int64{0, 1, f.size - 1} {
 			path, offset, ok := regions.find(base + uintptr(at))
 			require.True(t, ok)
-			require.Equal(t, f.path, path)
+			require.Equal(t, f.Path(), path)
 			require.Equal(t, at, offset)
 		}
 		// The next page is another mapping's or nobody's, never an offset beyond this one's end.

@@ -14,7 +14,7 @@
 // # Reserve before mapping
 //
 // A store into a mapped hole asks the file system for a block, and on a full disk there is nobody to
-// return an error to: the process gets SIGBUS. So [Create] and [OpenFile] have the blocks before they
+// return an error to: the process gets SIGBUS. So [Folder.Create] and [Folder.OpenFile] have the blocks before they
 // map (fallocate; zeros where the file system has none), and a full disk is their error, with nothing
 // left behind. Copy-on-write file systems may break that promise on the second store to a page;
 // therefore the writer's stores belong under the fault guard too.
@@ -29,7 +29,7 @@
 // [File.Close], [File.Discard].
 //
 // What is written front to back and read only when it is complete needs neither reservation nor a
-// writable mapping: a [Writer] makes such a file, [OpenMapping] maps it then.
+// writable mapping: a [Writer] makes such a file, [Folder.OpenMapping] maps it then.
 //
 // Everything live is in a registry, from which come [Live] and the fault guard's answer to "whose
 // address is this?". It holds addresses and paths, never a *Mapping, or nothing would ever be
@@ -51,21 +51,22 @@
 //
 // # What is durable when
 //
-//   - [Create] returned: the file has its length and blocks on disk; its name only after [SyncDir].
+//   - [Folder.Create] returned: the file has its length and blocks on disk; its name only after [Folder.Sync].
 //   - [File.Sync] returned nil: the bytes of the range are on disk.
 //   - [File.Seal] returned nil: the bytes, and the file's new length.
-//   - [Writer.Finish] returned nil: the content; the name only after [SyncDir].
-//   - [WriteFileAtomic] returned nil: content and name.
-//   - [WriteFileUnsynced] returned nil: nothing. It is for what has its own checksum and can be made again.
+//   - [Writer.Finish] returned nil: the content; the name only after [Folder.Sync].
+//   - [Folder.WriteFileAtomic] returned nil: content and name.
+//   - [Folder.WriteFileUnsynced] returned nil: nothing. It is for what has its own checksum and can be made again.
 //   - None of them is safe to repeat after it failed as if nothing had happened: the kernel reports a
 //     lost page once and then forgets it. A caller treats a failed sync as final for that file.
 //
 // # Descriptors
 //
-// No file descriptor is held between calls, except by a [LockFile]: a mapping outlives the descriptor
-// it was made from, and what needs one (truncate, full sync) opens the path. Thousands of segments
-// cost no descriptors. On windows, where flushing takes the handle, a File keeps its own until it is
-// sealed or closed. Paths must therefore stay valid: a File must not be renamed while it is open.
+// No descriptor of a file is held between calls, except by a [LockFile] and a [Preallocated]: a mapping outlives the
+// descriptor it was made from, and what needs one (truncate, full sync) opens the file by its name in its [Folder], which
+// holds one. Thousands of segments cost no descriptors. On windows, where flushing takes the handle, a File keeps
+// its own until it is sealed or closed. Names must therefore stay valid: a File must not be renamed while it is
+// open. Its folder may be.
 //
 // Every call to the operating system that changes or maps a file is in the disk*.go files, and only
 // there. Each says so before it is made (package ioevent), which is how tests take the power away or let

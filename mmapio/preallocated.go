@@ -17,17 +17,18 @@ type Preallocated struct {
 	size int64
 }
 
-// CreatePreallocated makes the file at path, which must not exist, with size zeros, and syncs it. Its name is durable
-// after a SyncDir of its folder. Errors wrap the system's; after one nothing is left behind.
-func CreatePreallocated(path string, size int64) (*Preallocated, error) {
-	file, err := diskOpen(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+// CreatePreallocated makes a file, whose name must be free, with size zeros, and syncs it. Its name is durable
+// after a Sync of the folder. Errors wrap the system's; after one nothing is left behind.
+func (d *Folder) CreatePreallocated(name string, size int64) (*Preallocated, error) {
+	path := d.PathOf(name)
+	file, err := d.diskOpen(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: create %q: %w", path, cause(err))
 	}
 	p := &Preallocated{file: file, path: path}
 	if err := p.Grow(size); err != nil {
 		err = errors.Join(err, p.Close())
-		if rmErr := diskRemove(path); rmErr != nil {
+		if rmErr := d.diskRemove(name); rmErr != nil {
 			err = errors.Join(err, fmt.Errorf("mmapio: remove %q: %w", path, cause(rmErr)))
 		}
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"unsafe"
@@ -26,7 +25,7 @@ func Poisoned() bool { return poison }
 type region struct {
 	data     mmap.MMap // what mmap-go returned, and the only slice it takes back
 	path     string
-	dir      string // of path
+	folder   *Folder // that it is in
 	writable bool
 	ended    int64 // guarded by registry.mu; bytes that hold addresses and no longer map the file (EndStores)
 }
@@ -52,12 +51,13 @@ var regions registry
 
 // add maps the first length bytes of file and registers them. The mapping happens outside the lock:
 // an address the kernel returns here is in no other region, because release unmaps under it.
-func (g *registry) add(file *os.File, path string, length int64, writable bool) (*region, error) {
+func (g *registry) add(file *os.File, in *Folder, length int64, writable bool) (*region, error) {
+	path := file.Name()
 	data, err := diskMap(file, length, writable)
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: map %q: %d bytes: %w", path, length, cause(err))
 	}
-	r := &region{data: data, path: path, dir: filepath.Dir(path), writable: writable}
+	r := &region{data: data, path: path, folder: in, writable: writable}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	i, _ := g.indexLocked(r.base())
@@ -126,15 +126,12 @@ func Live() Counters {
 	return Counters{Mappings: int64(len(regions.sorted)), Bytes: regions.bytes}
 }
 
-// Mapped is how many bytes of address space the mappings of files in the folder dir take, those of files that were
-// removed and are still in use included. A file under write is mapped twice; what its writer has given up (EndStores)
-// does not count. Cost: a mutex, and a look at each mapping of the process.
-func Mapped(dir string) (bytes int64) {
-	dir = filepath.Clean(dir)
-	regions.mu.Lock()
-	defer regions.mu.Unlock()
-	for _, r := range regions.sorted {
-		if r.dir == dir {
+// mapped is Folder.Mapped.
+func (g *registry) mapped(in *Folder) (bytes int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.sorted {
+		if r.folder == in {
 			bytes += roundUp(int64(len(r.data))) - r.ended
 		}
 	}
@@ -151,11 +148,11 @@ func (g *registry) end(r *region, bytes int64) {
 // residentStep is how many bytes are looked at under one hold of the mutex: some 200 microseconds' worth.
 const residentStep = int64(16 << 20)
 
-// resident is Resident. Nothing is unmapped while it looks: it holds the mutex, and lets go of it between looks.
-func (g *registry) resident(dir string) (total int64, err error) {
+// resident is Folder.Resident. Nothing is unmapped while it looks: it holds the mutex, and lets go of it between looks.
+func (g *registry) resident(in *Folder) (total int64, err error) {
 	byPath := map[string]int64{} // of several mappings of a file that with the most counts
 	pages := make([]byte, residentStep/pageSize)
-	for _, r := range g.readable(dir) {
+	for _, r := range g.readable(in) {
 		bytes := int64(0)
 		for at := int64(0); at < int64(len(r.data)); at += residentStep {
 			n, err := g.residentIn(r, at, pages)
@@ -172,12 +169,12 @@ func (g *registry) resident(dir string) (total int64, err error) {
 	return total, nil
 }
 
-// readable lists the readers' mappings of files in dir. Those of a writer show pages of the same files.
-func (g *registry) readable(dir string) (list []*region) {
+// readable lists the readers' mappings of files in a folder. Those of a writer show pages of the same files.
+func (g *registry) readable(in *Folder) (list []*region) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.sorted {
-		if r.dir == dir && !r.writable {
+		if r.folder == in && !r.writable {
 			list = append(list, r)
 		}
 	}

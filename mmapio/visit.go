@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 )
@@ -165,7 +164,7 @@ func (v *Visit) giveBack(at int64) {
 // open opens the file, whose pages cannot be named otherwise. One that was removed goes with its mappings.
 func (v *Visit) open() bool {
 	if v.file == nil {
-		file, err := os.Open(v.m.path)
+		file, err := v.m.folder.root.Open(v.m.name)
 		if err != nil {
 			v.off = true
 			return false
@@ -214,11 +213,12 @@ func appendAbsent(ranges []Range, pages []byte, from int64) []Range {
 	return ranges
 }
 
-// Forget has ranges of the file at path leave the memory, as far as they are on disk and nobody has them mapped: what
+// Forget has ranges of a file leave the memory, as far as they are on disk and nobody has them mapped: what
 // was written once and is not going to be read soon. A page of which only a part is named stays. It returns the system's
 // error, and does nothing where there is no such call.
-func Forget(path string, ranges ...Range) error {
-	file, err := os.Open(path)
+func (d *Folder) Forget(name string, ranges ...Range) error {
+	path := d.PathOf(name)
+	file, err := d.root.Open(name)
 	if err != nil {
 		return fmt.Errorf("mmapio: open %q: %w", path, cause(err))
 	}
@@ -234,10 +234,3 @@ func Forget(path string, ranges ...Range) error {
 	}
 	return nil
 }
-
-// Resident is how many bytes of the files in the folder dir that this process has mapped are in memory: the system's
-// page cache, which it takes back when it needs memory, and which counts once however often a file is mapped. On linux
-// it is exact to a page at some moment of the call; a file that this process neither owns nor may write counts in full. It costs a
-// walk over all pages that are mapped: per GiB that is in memory 1 to 15 ms, more the less of it the process has touched.
-// Error: errors.ErrUnsupported on other systems.
-func Resident(dir string) (int64, error) { return regions.resident(filepath.Clean(dir)) }

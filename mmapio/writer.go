@@ -10,21 +10,24 @@ import (
 // more bytes after it was made needs no reservation and no writable mapping, whose pages would have to be
 // faulted in one by one. For one goroutine.
 type Writer struct {
+	folder *Folder
+	name   string   // in the folder
+	path   string   // for messages
 	file   *os.File // nil once finished or aborted
-	path   string
-	buffer []byte // not yet written
-	offset int64  // of buffer in the file
+	buffer []byte   // not yet written
+	offset int64    // of buffer in the file
 }
 
 const writerBuffer = 256 << 10
 
-// NewWriter makes the file at path, which must not exist. Errors wrap the system's.
-func NewWriter(path string) (*Writer, error) {
-	file, err := diskOpen(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+// NewWriter makes a file, whose name must be free. Errors wrap the system's.
+func (d *Folder) NewWriter(name string) (*Writer, error) {
+	path := d.PathOf(name)
+	file, err := d.diskOpen(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: create %q: %w", path, cause(err))
 	}
-	return &Writer{file: file, path: path, buffer: make([]byte, 0, writerBuffer)}, nil
+	return &Writer{folder: d, name: name, path: path, file: file, buffer: make([]byte, 0, writerBuffer)}, nil
 }
 
 // Append adds b to the end. Errors wrap the system's, ENOSPC and EFBIG among them; the file is then of
@@ -68,7 +71,7 @@ func (w *Writer) WriteHead(b []byte) error {
 }
 
 // Finish syncs and closes the file. When it returns nil the content is on disk; the name only after
-// SyncDir of its folder. After an error, Abort is still to be called.
+// Sync of the folder. After an error, Abort is still to be called.
 func (w *Writer) Finish() error {
 	if err := w.flush(); err != nil {
 		return err
@@ -91,5 +94,5 @@ func (w *Writer) Abort() error {
 		err = w.file.Close()
 		w.file = nil
 	}
-	return errors.Join(err, removeLeft(w.path))
+	return errors.Join(err, w.folder.removeLeft(w.name))
 }

@@ -8,7 +8,6 @@ import (
 	"unsafe"
 
 	"github.com/freyjadb/freyja/hashidx"
-	"github.com/freyjadb/freyja/mmapio"
 )
 
 // A store larger than memory has records that are on disk alone. A load from a mapped page that is not in memory is
@@ -106,7 +105,7 @@ func (seg *segment) openCold() *os.File {
 	if c := seg.cold.Load(); c != nil {
 		return c.file
 	}
-	file, err := mmapio.OpenForRandomReading(seg.path)
+	file, err := seg.cfg.Folder.OpenForRandomReading(seg.name())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		seg.cfg.Logger.Warn("a segment is read through its mapping, as it could not be opened", "segment", seg.path, "error", err)
 	}

@@ -521,20 +521,20 @@ func (c *compaction) removeInputs() {
 	s.mu.Unlock()
 	for _, seg := range c.inputs {
 		s.detach(seg)
-		s.remove(seg.path)
+		s.remove(seg.name())
 		crashpoint.At("compact.removed")
-		s.remove(hintPath(seg.path))
+		s.remove(hintPath(seg.name()))
 	}
 	s.setPassing(0)
 }
 
 // remove removes a file that is no longer listed. If that fails (on windows as long as it is mapped) the
 // next Open does it.
-func (s *Shard) remove(path string) {
-	if !isFile(path) {
+func (s *Shard) remove(name string) {
+	if !s.cfg.Folder.IsFile(name) {
 		return // there is none, or something of somebody else's in its place
 	}
-	if err := mmapio.Remove(path); err != nil {
-		s.cfg.Logger.Info("a file that is no longer used stays until the next Open", "file", path, "error", err)
+	if err := s.cfg.Folder.Remove(name); err != nil {
+		s.cfg.Logger.Info("a file that is no longer used stays until the next Open", "file", s.cfg.Folder.PathOf(name), "error", err)
 	}
 }

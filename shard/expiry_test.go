@@ -85,7 +85,7 @@ func (l *lone) reopenWithout(endings ...string) {
 	l.close()
 	next, err := l.image().without(endings...).restore(l.t, loneDir(l.t), l.mask)
 	require.NoError(l.t, err)
-	l.dir, l.shards, l.report = next.dir, next.shards, next.report
+	l.dir, l.folder, l.shards, l.report = next.dir, next.folder, next.shards, next.report
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.listed = next.listed

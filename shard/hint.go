@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -213,7 +212,7 @@ func hintSize(records, each, bytes int64) int64 {
 	return hintDirectory + records*each + (headerSize+bytes)>>verifyPageShift + 1 + 4
 }
 
-// hintPath is the name of a segment's hint file.
+// hintPath is the name, or path, of the hint file of a segment that has that name, or path.
 func hintPath(segmentPath string) string {
 	return segmentPath[:len(segmentPath)-len(SegmentExt)] + HintExt
 }
@@ -221,9 +220,8 @@ func hintPath(segmentPath string) string {
 // writeHint writes the hint file of a segment, and returns its length. It appears whole or not at
 // all as long as the machine lives; what a power failure leaves of it is noticed when it is read.
 func (c *Config) writeHint(seg *segment, h *hint) (int64, error) {
-	path := hintPath(seg.path)
 	b := c.encodeHint(seg, h)
-	if err := mmapio.WriteFileUnsynced(path, b); err != nil {
+	if err := c.Folder.WriteFileUnsynced(hintPath(seg.name()), b); err != nil {
 		return 0, err
 	}
 	return int64(len(b)), nil
@@ -270,8 +268,9 @@ func (c *Config) openHint(seg *segment, end int64, lastSeq uint64, alloc func(si
 			h, err = nil, fmt.Errorf("%w: %w", errHint, err)
 		}
 	}()
-	path := hintPath(seg.path)
-	info, err := os.Lstat(path)
+	name := hintPath(seg.name())
+	path := c.Folder.PathOf(name)
+	info, err := c.Folder.Lstat(name)
 	switch {
 	case err != nil:
 		return nil, err
@@ -282,7 +281,7 @@ func (c *Config) openHint(seg *segment, end int64, lastSeq uint64, alloc func(si
 		alloc = func(size int64) []byte { return make([]byte, size) }
 	}
 	b := alloc(info.Size())
-	if err := readWhole(path, b); err != nil {
+	if err := c.readWhole(name, b); err != nil {
 		return nil, err
 	}
 	if h, err = c.decodeHint(seg, end, lastSeq, b); err != nil {
@@ -293,8 +292,8 @@ func (c *Config) openHint(seg *segment, end int64, lastSeq uint64, alloc func(si
 }
 
 // readWhole fills b with the beginning of a file.
-func readWhole(path string, b []byte) error {
-	f, err := os.Open(path)
+func (c *Config) readWhole(name string, b []byte) error {
+	f, err := c.Folder.OpenForReading(name)
 	if err != nil {
 		return err
 	}
@@ -365,10 +364,10 @@ func (h *hint) check(entries int) error {
 // HintName is the name of the hint file of a segment.
 func HintName(shard int, id uint64) string { return hintPath(SegmentName(shard, id)) }
 
-// MadeExtract reports whether a file begins as hint files and saved indexes do, or as a crash may leave one: with
+// MadeExtract reports whether a file in the folder of a store begins as hint files and saved indexes do, or as a crash may leave one: with
 // nothing or zeros. Others that have such a name are not the store's.
-func MadeExtract(path string) bool {
-	file, err := mmapio.OpenForReading(path)
+func MadeExtract(store *mmapio.Folder, name string) bool {
+	file, err := store.OpenForReading(name)
 	if err != nil {
 		return false
 	}

@@ -76,12 +76,12 @@ type Journal struct {
 
 // JournalConfig is what a journal must know of its store. All fields are required.
 type JournalConfig struct {
-	Dir     string       // the store's folder
-	StoreID [16]byte     // from the manifest
-	Shards  []*Shard     // by number
-	Health  *Health      // of the store
-	Logger  *slog.Logger // receives what goes wrong and is made up for
-	Watch   *Watch       // that of the shards
+	Folder  *mmapio.Folder // the store's folder
+	StoreID [16]byte       // from the manifest
+	Shards  []*Shard       // by number
+	Health  *Health        // of the store
+	Logger  *slog.Logger   // receives what goes wrong and is made up for
+	Watch   *Watch         // that of the shards
 	// FirstSize and MaxSize are the least and the most bytes of a file. Between them it grows with the store.
 	FirstSize, MaxSize int64
 }
@@ -379,7 +379,7 @@ func (j *Journal) setSize() {
 		s.mu.Unlock()
 	}
 	j.size = min(max(live/journalFraction, j.cfg.FirstSize), j.cfg.MaxSize)
-	if free, ok := mmapio.FreeSpace(j.cfg.Dir); ok {
+	if free, ok := j.cfg.Folder.FreeSpace(); ok {
 		j.size = min(j.size, max(free/journalFreeFraction, leastJournal))
 	}
 }
@@ -399,11 +399,11 @@ func (j *Journal) grow(nf *journalFile, n int, size, least int64) error {
 		}
 		return err
 	}
-	f, err := mmapio.CreatePreallocated(journalPath(j.cfg.Dir, n), size)
+	f, err := j.cfg.Folder.CreatePreallocated(JournalName(n), size)
 	if err != nil {
 		return err
 	}
-	if err := mmapio.SyncDir(j.cfg.Dir); err != nil {
+	if err := j.cfg.Folder.Sync(); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	nf.file = f
@@ -467,15 +467,15 @@ func (j *Journal) Close(closed bool) error {
 	if err := errors.Join(errs...); err != nil || !closed || !made || j.cfg.Health.Err() != nil {
 		return err
 	}
-	return RemoveJournal(j.cfg.Dir)
+	return RemoveJournal(j.cfg.Folder)
 }
 
 // RemoveJournal removes the journal's files, once all that they promise is on disk elsewhere. Should a power failure
 // bring them back, they change nothing (Journal).
-func RemoveJournal(dir string) error {
+func RemoveJournal(store *mmapio.Folder) error {
 	var errs []error
 	for n := range journalFiles {
-		errs = append(errs, mmapio.Remove(journalPath(dir, n)))
+		errs = append(errs, store.Remove(JournalName(n)))
 	}
 	crashpoint.At("journal.removed")
 	return errors.Join(errs...)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -72,8 +71,6 @@ func IsJournal(name string) bool {
 	n, err := strconv.Atoi(strings.TrimPrefix(name, journalPrefix))
 	return err == nil && n >= 0 && n < journalFiles && name == JournalName(n)
 }
-
-func journalPath(dir string, n int) string { return filepath.Join(dir, JournalName(n)) }
 
 // encodeJournalHead returns what makes a generation that of a journal file, and the offset where it goes.
 func encodeJournalHead(storeID [16]byte, generation uint64) (at int64, b []byte) {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
+
+	"github.com/freyjadb/freyja/mmapio"
 )
 
 // lone is a store of few shards, with a manifest that is in memory alone. Tests of this package use it
@@ -24,7 +26,8 @@ import (
 type lone struct {
 	t      testing.TB
 	dir    string
-	mask   uint64 // of hashes
+	folder *mmapio.Folder // dir, while the store is open
+	mask   uint64         // of hashes
 	shards []*Shard
 	report []Report
 	skip   bool  // open with SkipChecksum
@@ -72,7 +75,7 @@ func (l *lone) config(i int, preparer *Preparer, health *Health) Config {
 	listed := l.listed[i]
 	listed.Segments = slices.Clone(listed.Segments)
 	return Config{
-		Dir: l.dir, StoreID: [16]byte{1, 2, 3, l.id}, Shard: i, Shards: len(l.listed), Listed: listed,
+		Folder: l.folder, StoreID: [16]byte{1, 2, 3, l.id}, Shard: i, Shards: len(l.listed), Listed: listed,
 		SegmentSize: max(l.size, loneSegment), FirstSegmentSize: max(l.size, loneSegment), SkipChecksum: l.skip,
 		Drop: func(ids []uint64) error { return l.exchange(i, ids, nil, 0) },
 		Replace: func(gone, come []uint64, floor uint64) error {
@@ -112,10 +115,18 @@ func (l *lone) register(refs []SegmentRef) error {
 }
 
 // open recovers the store as package freyja does.
-func (l *lone) open() error {
+func (l *lone) open() (err error) {
+	if l.folder, err = mmapio.OpenFolder(l.dir); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.folder.Close())
+		}
+	}()
 	health := &Health{}
 	logger := slog.New(slog.DiscardHandler)
-	preparer := NewPreparer(l.dir, l.register, logger)
+	preparer := NewPreparer(l.folder, l.register, logger)
 	l.dropOrphans(preparer, health)
 	var rs []*Recovery
 	for i := range l.listed {
@@ -133,7 +144,10 @@ func (l *lone) open() error {
 	for _, r := range rs {
 		s, report, err := r.Finish()
 		if err != nil {
-			l.close()
+			for _, s := range l.shards {
+				err = errors.Join(err, s.Close())
+			}
+			l.shards = nil
 			return err
 		}
 		l.shards, l.report = append(l.shards, s), append(l.report, report)
@@ -163,6 +177,7 @@ func (l *lone) close() {
 		require.NoError(l.t, s.Close())
 	}
 	l.shards = nil
+	require.NoError(l.t, l.folder.Close())
 }
 
 // reopen closes the store and opens it again.

@@ -34,7 +34,7 @@ func (c *compaction) makeOutput() (err error) {
 		return err
 	}
 	c.output.hint = c.s.tryWriteHint(c.output, c.hint)
-	if err := mmapio.SyncDir(c.s.cfg.Dir); err != nil {
+	if err := c.s.cfg.Folder.Sync(); err != nil {
 		return errors.Join(err, c.discard())
 	}
 	crashpoint.At("compact.folder-synced")
@@ -48,7 +48,7 @@ func (c *compaction) write(size int64) error {
 	id := s.takeID()
 	s.space.passing = headerSize + size + hintSize(int64(len(c.copies)+len(c.deletes)), hintEntrySize+hintSeqSize, size)
 	s.mu.Unlock()
-	w, err := mmapio.NewWriter(s.cfg.segmentPath(id))
+	w, err := s.cfg.Folder.NewWriter(s.cfg.segmentName(id))
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
 	}
@@ -104,7 +104,7 @@ func (c *compaction) open(id uint64) error {
 // allocated together, which after a write is up to some 128 KiB: where records of both kinds take turns, both stay.
 func (c *compaction) inherit(seg *segment) {
 	absent, present := c.placesOfCopies()
-	if err := mmapio.Forget(seg.path, absent...); err != nil {
+	if err := c.s.cfg.Folder.Forget(seg.name(), absent...); err != nil {
 		c.s.cfg.Logger.Warn("pages of a compacted segment stay in memory", "segment", seg.path, "error", err)
 	}
 	for _, r := range present {
@@ -198,8 +198,8 @@ func (c *compaction) discard() error {
 		return nil
 	}
 	var errs []error
-	for _, path := range []string{c.output.path, hintPath(c.output.path)} {
-		if err := mmapio.Remove(path); err != nil {
+	for _, name := range []string{c.output.name(), hintPath(c.output.name())} {
+		if err := c.s.cfg.Folder.Remove(name); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -35,7 +35,7 @@ type SegmentRef struct {
 // populated a whole segment at a time: a core does about a gigabyte a second, and with 16 shards that
 // roll together the last would wait for most of one.
 type Preparer struct {
-	dir      string
+	folder   *mmapio.Folder
 	register func([]SegmentRef) error
 	logger   *slog.Logger
 
@@ -65,11 +65,11 @@ type prepared struct {
 	err error
 }
 
-// NewPreparer returns the preparer of the store in dir. register adds segments to the manifest,
+// NewPreparer returns the preparer of the store in a folder. register adds segments to the manifest,
 // all or none, which is on disk when it returns nil; an error that wraps mmapio.ErrReplaced says that
 // it may be on disk.
-func NewPreparer(dir string, register func([]SegmentRef) error, logger *slog.Logger) *Preparer {
-	return &Preparer{dir: dir, register: register, logger: logger}
+func NewPreparer(folder *mmapio.Folder, register func([]SegmentRef) error, logger *slog.Logger) *Preparer {
+	return &Preparer{folder: folder, register: register, logger: logger}
 }
 
 // prepare asks for a segment with room for capacity bytes of records. The channel delivers it, or
@@ -186,7 +186,7 @@ func (p *Preparer) list(refs []SegmentRef) error {
 	if len(refs) == 0 {
 		return nil
 	}
-	if err := mmapio.SyncDir(p.dir); err != nil {
+	if err := p.folder.Sync(); err != nil {
 		return err
 	}
 	return p.register(refs)
@@ -194,12 +194,11 @@ func (p *Preparer) list(refs []SegmentRef) error {
 
 // make creates the file of a segment with its header, on disk.
 func (r *request) make() (*segment, error) {
-	path := r.cfg.segmentPath(r.id)
 	var head [headerUsed]byte
 	h := r.cfg.header(r.id)
 	h.nonce = rand.Uint64()
 	h.encode(head[:])
-	file, err := mmapio.Create(path, headerSize+r.capacity, head[:])
+	file, err := r.cfg.Folder.Create(r.cfg.segmentName(r.id), headerSize+r.capacity, head[:])
 	if err != nil {
 		return nil, fmt.Errorf("create segment: %w", err)
 	}

@@ -5,57 +5,67 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/freyjadb/freyja/mmapio"
 )
 
-// quarantineDir is where recovery keeps what it cuts, below the store's folder.
-func quarantineDir(dir string) string { return filepath.Join(dir, "quarantine") }
+// quarantineName is the folder, in the store's, where recovery keeps what it cuts.
+const quarantineName = "quarantine"
 
 // quarantine keeps bytes that recovery is about to cut, under name or, if that is taken, name and
 // a number: a recovery that was killed may have kept more of them than are left now. They are on
 // disk when it returns, with the path of the file.
 func (c *Config) quarantine(name string, b []byte) (path string, err error) {
-	return Quarantine(c.Dir, name, b)
+	return Quarantine(c.Folder, name, b)
 }
 
-// Quarantine keeps bytes that are about to be cut from the store in storeDir, as quarantine does.
-func Quarantine(storeDir, name string, b []byte) (path string, err error) {
-	dir := quarantineDir(storeDir)
-	if err := mmapio.MakeFolder(dir, 0o755); err != nil {
-		return "", fmt.Errorf("keep what recovery cuts: %w", err)
-	}
-	path = freeName(filepath.Join(dir, name))
-	if err := mmapio.WriteFileAtomic(path, b); err != nil {
-		return "", fmt.Errorf("keep what recovery cuts: %w", err)
-	}
-	if err := mmapio.SyncDir(storeDir); err != nil {
+// Quarantine keeps bytes that are about to be cut from the store in a folder, as quarantine does.
+func Quarantine(store *mmapio.Folder, name string, b []byte) (path string, err error) {
+	if path, err = keep(store, name, b); err != nil {
 		return "", fmt.Errorf("keep what recovery cuts: %w", err)
 	}
 	return path, nil
 }
 
+// keep makes a file in the quarantine, and that if there is none.
+func keep(store *mmapio.Folder, name string, b []byte) (path string, err error) {
+	quarantine, err := store.MakeSub(quarantineName)
+	if err != nil {
+		return "", err
+	}
+	defer quarantine.Close()
+	name = freeName(quarantine, name)
+	if err := quarantine.WriteFileAtomic(name, b); err != nil {
+		return "", err
+	}
+	return quarantine.PathOf(name), store.Sync() // the name of the quarantine
+}
+
 // QuarantineSize is the length of the files that the quarantine of the store in a folder has. What cannot be looked at
 // is not in it: nothing depends on it.
-func QuarantineSize(storeDir string) (n int64) {
-	entries, _ := os.ReadDir(quarantineDir(storeDir))
+func QuarantineSize(store *mmapio.Folder) (n int64) {
+	quarantine, err := store.OpenSub(quarantineName)
+	if err != nil {
+		return 0
+	}
+	defer quarantine.Close()
+	entries, _ := quarantine.List()
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+		if info, err := quarantine.Lstat(e.Name()); err == nil && info.Mode().IsRegular() {
 			n += info.Size()
 		}
 	}
 	return n
 }
 
-// freeName returns path, or path with a number behind it, such that no file has the name.
-func freeName(path string) string {
-	name := path
+// freeName returns name, or name with a number behind it, such that no file in the folder has it.
+func freeName(folder *mmapio.Folder, name string) string {
+	free := name
 	for i := 2; ; i++ {
-		if _, err := os.Lstat(name); err != nil {
-			return name
+		if _, err := folder.Lstat(free); err != nil {
+			return free
 		}
-		name = fmt.Sprintf("%s.%d", path, i)
+		free = fmt.Sprintf("%s.%d", name, i)
 	}
 }
 
@@ -65,9 +75,10 @@ func freeName(path string) string {
 // lists have all there is. Any other with records is kept in the quarantine and removed. A file that
 // is not of this store is left alone: both results are then empty.
 func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
-	path := c.segmentPath(id)
+	name := c.segmentName(id)
+	path := c.Folder.PathOf(name)
 	h := c.header(id)
-	b, err := readOrphan(path, &h)
+	b, err := readOrphan(c.Folder, name, &h)
 	if err != nil || b == nil {
 		return "", nil, err
 	}
@@ -76,7 +87,7 @@ func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
 		return "", nil, nil
 	}
 	if used > headerSize && !c.superseded(&h, b) {
-		kept, err := c.quarantine(filepath.Base(path), b[:used])
+		kept, err := c.quarantine(name, b[:used])
 		if err != nil {
 			return "", nil, err
 		}
@@ -85,7 +96,7 @@ func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
 	} else {
 		removed = path
 	}
-	if err := mmapio.Remove(path); err != nil {
+	if err := c.Folder.Remove(name); err != nil {
 		return "", nil, fmt.Errorf("remove segment: %w", err)
 	}
 	return removed, cut, nil
@@ -93,8 +104,8 @@ func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
 
 // readOrphan reads a file that may be a segment, as a whole if it begins like one or with zeros and is no
 // larger than one; else it returns nil, as for a file that may not be read.
-func readOrphan(path string, h *segmentHeader) ([]byte, error) {
-	file, err := mmapio.OpenForReading(path)
+func readOrphan(folder *mmapio.Folder, name string, h *segmentHeader) ([]byte, error) {
+	file, err := folder.OpenForReading(name)
 	if errors.Is(err, os.ErrPermission) {
 		return nil, nil
 	}
@@ -107,7 +118,7 @@ func readOrphan(path string, h *segmentHeader) ([]byte, error) {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return page[:n], nil
 	}
-	if err == nil && usedBytes(page) > 0 && h.read(page, path) != nil {
+	if err == nil && usedBytes(page) > 0 && h.read(page, file.Name()) != nil {
 		return nil, nil
 	}
 	rest := []byte(nil)

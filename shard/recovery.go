@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"runtime/debug"
 	"sync/atomic"
 
@@ -282,7 +281,7 @@ func (r *Recovery) trimSealed() {
 		if seg.size == seg.end {
 			continue
 		}
-		if err := mmapio.Trim(seg.path, seg.end); err != nil {
+		if err := r.s.cfg.Folder.Trim(seg.name(), seg.end); err != nil {
 			r.s.cfg.Logger.Warn("a sealed segment was not trimmed", "segment", seg.path, "error", err)
 			continue
 		}
@@ -305,7 +304,7 @@ func (r *Recovery) syncLastSealed() error {
 	if last == nil {
 		return nil
 	}
-	return mmapio.RewriteHead(last.path, bytes.Clone(last.bytes(headerSize)))
+	return r.s.cfg.Folder.RewriteHead(last.name(), bytes.Clone(last.bytes(headerSize)))
 }
 
 // reopen maps the last segment for writing, with room for more records as it had before. If the disk is
@@ -351,7 +350,7 @@ func (r *Recovery) cutTail(seg *segment) error {
 	if n == 0 {
 		return nil
 	}
-	kept, err := r.s.cfg.quarantine(fmt.Sprintf("%s@%d", filepath.Base(seg.path), seg.end), tail[:n])
+	kept, err := r.s.cfg.quarantine(fmt.Sprintf("%s@%d", seg.name(), seg.end), tail[:n])
 	if err != nil {
 		return err
 	}
@@ -371,7 +370,7 @@ func (r *Recovery) dropBeyond(seg *segment) error {
 	kept := ""
 	if n > 0 {
 		var err error
-		if kept, err = r.s.cfg.quarantine(filepath.Base(seg.path), seg.bytes(headerSize+n)); err != nil {
+		if kept, err = r.s.cfg.quarantine(seg.name(), seg.bytes(headerSize+n)); err != nil {
 			return err
 		}
 	}
@@ -385,7 +384,7 @@ func (r *Recovery) dropBeyond(seg *segment) error {
 		return nil
 	}
 	crashpoint.At("recovery.dropped")
-	if err := mmapio.Remove(seg.path); err != nil {
+	if err := r.s.cfg.Folder.Remove(seg.name()); err != nil {
 		return fmt.Errorf("remove segment: %w", err)
 	}
 	if n > 0 {

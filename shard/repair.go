@@ -35,7 +35,7 @@ type Repair struct {
 	// What Replace did.
 	Listed      Listed   // what the manifest is to say
 	Quarantined []string // files with what was cut
-	remove      []string // files that are not used any more
+	remove      []string // names of files that are not used any more
 }
 
 // checked is a segment as Check found it.
@@ -49,7 +49,7 @@ type checked struct {
 // place is a sound record.
 type place struct{ at, size int64 }
 
-// NewRepair begins the repair of the shard that cfg describes. Needed of cfg are Dir, StoreID, Shard,
+// NewRepair begins the repair of the shard that cfg describes. Needed of cfg are Folder, StoreID, Shard,
 // Shards, Listed and Hash.
 func NewRepair(ctx context.Context, cfg Config, progress func(bytes int64)) *Repair {
 	return &Repair{c: &cfg, v: verifier{c: &cfg, ctx: ctx, progress: progress, pass: passOffline}, floor: cfg.Listed.Floor, Listed: cfg.Listed}
@@ -74,11 +74,11 @@ func (r *Repair) Check() error {
 }
 
 func (r *Repair) check(id uint64) error {
-	path := r.c.segmentPath(id)
+	path := r.c.Folder.PathOf(r.c.segmentName(id))
 	seg, err := r.c.openSegment(id)
 	headerDamage := ""
 	if errors.Is(err, ErrCorrupt) {
-		if _, statErr := os.Stat(path); errors.Is(statErr, os.ErrNotExist) {
+		if _, statErr := r.c.Folder.Stat(r.c.segmentName(id)); errors.Is(statErr, os.ErrNotExist) {
 			r.missing = append(r.missing, id)
 			r.v.damage(Damage{File: path, Reason: "the manifest lists the segment and it is missing"})
 			return nil
@@ -117,7 +117,7 @@ func (r *Repair) check(id uint64) error {
 
 // checkHint reads a sound segment once more, if it has a hint file, and compares. The error is that of the context.
 func (r *Repair) checkHint(seg *segment) error {
-	if !isFile(hintPath(seg.path)) {
+	if !r.c.Folder.IsFile(hintPath(seg.name())) {
 		return nil
 	}
 	var want *hint
@@ -135,8 +135,9 @@ func (r *Repair) checkHint(seg *segment) error {
 
 // openDamaged maps a segment whose header or length is not right, as one of the log that is not sealed.
 func (c *Config) openDamaged(id uint64) (*segment, error) {
-	path := c.segmentPath(id)
-	info, err := os.Stat(path)
+	name := c.segmentName(id)
+	path := c.Folder.PathOf(name)
+	info, err := c.Folder.Stat(name)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func (c *Config) openDamaged(id uint64) (*segment, error) {
 		return &segment{cfg: c, id: id, path: path, mark: mark{end: headerSize}}, nil
 	}
 	var head [headerSize]byte // read and not loaded from the mapping: there is no fault guard here
-	m, err := mmapio.OpenMappingWithHead(path, info.Size(), head[:min(headerSize, info.Size())])
+	m, err := c.Folder.OpenMappingWithHead(name, info.Size(), head[:min(headerSize, info.Size())])
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +212,7 @@ func (r *Repair) Replace() error {
 			continue
 		}
 		if onlyHint(c) {
-			r.remove = append(r.remove, hintPath(c.seg.path))
+			r.remove = append(r.remove, hintPath(c.seg.name()))
 			continue
 		}
 		id, err := r.replace(c)
@@ -222,9 +223,9 @@ func (r *Repair) Replace() error {
 		if id != 0 {
 			come = append(come, id)
 		}
-		r.remove = append(r.remove, c.seg.path, hintPath(c.seg.path))
+		r.remove = append(r.remove, c.seg.name(), hintPath(c.seg.name()))
 	}
-	r.remove = append(r.remove, r.c.savedPath())
+	r.remove = append(r.remove, r.c.savedName())
 	r.Listed.Segments = slices.DeleteFunc(slices.Clone(r.Listed.Segments), func(id uint64) bool { return slices.Contains(gone, id) })
 	r.Listed.Segments = append(r.Listed.Segments, come...)
 	slices.Sort(r.Listed.Segments)
@@ -260,7 +261,7 @@ func (r *Repair) replace(c *checked) (id uint64, err error) {
 		}
 		from, to := min(d.Offset, c.seg.size), min(d.Offset+d.Bytes, c.seg.size)
 		err := guarded(func() error {
-			kept, err := r.c.quarantine(fmt.Sprintf("%s@%d", filepath.Base(c.seg.path), from), c.seg.mapping.Bytes()[from:to])
+			kept, err := r.c.quarantine(fmt.Sprintf("%s@%d", c.seg.name(), from), c.seg.mapping.Bytes()[from:to])
 			r.Quarantined = append(r.Quarantined, kept)
 			return err
 		})
@@ -280,7 +281,7 @@ func (r *Repair) freeID() uint64 {
 	for {
 		id := r.nextID
 		r.nextID++
-		if _, err := os.Lstat(r.c.segmentPath(id)); err != nil {
+		if _, err := r.c.Folder.Lstat(r.c.segmentName(id)); err != nil {
 			return id
 		}
 	}
@@ -298,7 +299,7 @@ func (r *Repair) copy(c *checked, id uint64) error {
 		h.version = OldestFormatVersion
 	}
 	h.encode(head[:])
-	file, err := mmapio.Create(r.c.segmentPath(id), size, head[:])
+	file, err := r.c.Folder.Create(r.c.segmentName(id), size, head[:])
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
 	}
@@ -339,25 +340,25 @@ func (seg *segment) closeFile() error {
 // RemoveOld removes the files that the manifest lists no longer.
 func (r *Repair) RemoveOld() error {
 	var errs []error
-	for _, path := range r.remove {
-		if !isFile(path) {
+	for _, name := range r.remove {
+		if !r.c.Folder.IsFile(name) {
 			continue // somebody else's
 		}
-		if err := mmapio.Remove(path); err != nil {
+		if err := r.c.Folder.Remove(name); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// StoreOf reads whose segment a file is, for want of a manifest: the store's id and number of shards. ok
+// StoreOf reads whose segment a file in a folder is, for want of a manifest: the store's id and number of shards. ok
 // is false for a file that is no segment with a sound header.
-func StoreOf(path string) (storeID [16]byte, shards int, ok bool) {
-	number, id, ok := ParseSegmentName(filepath.Base(path))
+func StoreOf(store *mmapio.Folder, name string) (storeID [16]byte, shards int, ok bool) {
+	number, id, ok := ParseSegmentName(name)
 	if !ok {
 		return storeID, 0, false
 	}
-	f, err := mmapio.OpenForReading(path)
+	f, err := store.OpenForReading(name)
 	if err != nil {
 		return storeID, 0, false
 	}
@@ -368,11 +369,5 @@ func StoreOf(path string) (storeID [16]byte, shards int, ok bool) {
 	}
 	copy(storeID[:], page[16:])
 	h := segmentHeader{storeID: storeID, shard: uint32(number), id: id, shards: headerShards(page)}
-	return storeID, int(h.shards), h.read(page, path) == nil
-}
-
-// isFile reports whether there is a file at path, and no link to one.
-func isFile(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && info.Mode().IsRegular()
+	return storeID, int(h.shards), h.read(page, f.Name()) == nil
 }

@@ -39,7 +39,7 @@ func (m JournalMarks) Of(shard int) map[uint64]JournalMark {
 // Replay is the journal of a store that is being opened. It puts what the journal has into the segments, so it comes
 // before any of them is read; the files stay until RemoveJournal.
 type Replay struct {
-	Dir     string                          // the store's folder
+	Folder  *mmapio.Folder                  // the store's folder
 	StoreID [16]byte                        // from the manifest
 	Shards  int                             // how many there are
 	Lists   func(shard int, id uint64) bool // whether the manifest lists a segment
@@ -90,8 +90,8 @@ func (r *Replay) Run(ctx context.Context) (JournalMarks, error) {
 func (r *Replay) read() (map[SegmentRef][]piece, error) {
 	bySegment := make(map[SegmentRef][]piece)
 	for n := range journalFiles {
-		path := journalPath(r.Dir, n)
-		file, err := mmapio.ReadFile(path, maxJournalFile)
+		path := r.Folder.PathOf(JournalName(n))
+		file, err := r.Folder.ReadFile(JournalName(n), maxJournalFile)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -129,8 +129,9 @@ func (r *Replay) read() (map[SegmentRef][]piece, error) {
 // apply puts the pieces of a segment into its file. The mark is zero if the segment is not theirs, or has no need of
 // them. What is wrong with the file is told by who reads it next.
 func (r *Replay) apply(ref SegmentRef, pieces []piece) (JournalMark, error) {
-	path := (&Config{Dir: r.Dir, Shard: ref.Shard}).segmentPath(ref.ID)
-	head, length, err := mmapio.ReadHead(path, headerSize)
+	name := SegmentName(ref.Shard, ref.ID)
+	path := r.Folder.PathOf(name)
+	head, length, err := r.Folder.ReadHead(name, headerSize)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, mmapio.ErrNotRegular) {
 		return JournalMark{}, nil
 	}
@@ -165,14 +166,14 @@ func (r *Replay) apply(ref SegmentRef, pieces []piece) (JournalMark, error) {
 	if len(patches) == 0 {
 		return JournalMark{}, nil
 	}
-	return mark, r.patch(path, patches)
+	return mark, r.patch(name, patches)
 }
 
 // patch writes what a segment lacks. All is written again whether it is there or not: what is may be in the
 // page cache alone, of a sync that failed.
-func (r *Replay) patch(path string, patches []mmapio.Patch) error {
+func (r *Replay) patch(name string, patches []mmapio.Patch) error {
 	for _, p := range patches {
-		same, err := r.has(path, p)
+		same, err := r.has(name, p)
 		if err != nil {
 			return err
 		}
@@ -183,28 +184,28 @@ func (r *Replay) patch(path string, patches []mmapio.Patch) error {
 	if r.ReadOnly {
 		if r.Bytes > 0 {
 			return fmt.Errorf("%q lacks writes that the journal has; they are put there when the store is opened for writing: %w",
-				path, ErrReadOnly)
+				r.Folder.PathOf(name), ErrReadOnly)
 		}
 		return nil
 	}
-	return mmapio.Overwrite(path, patches)
+	return r.Folder.Overwrite(name, patches)
 }
 
-func (r *Replay) has(path string, p mmapio.Patch) (bool, error) {
-	b, err := mmapio.ReadRange(path, p.Offset, int64(len(p.Bytes)))
+func (r *Replay) has(name string, p mmapio.Patch) (bool, error) {
+	b, err := r.Folder.ReadRange(name, p.Offset, int64(len(p.Bytes)))
 	return bytes.Equal(b, p.Bytes), err
 }
 
 // QuarantineJournal moves the journal's files to the quarantine, and returns their new paths.
-func QuarantineJournal(dir string) (kept []string, err error) {
+func QuarantineJournal(store *mmapio.Folder) (kept []string, err error) {
 	for n := range journalFiles {
-		b, err := mmapio.ReadFile(journalPath(dir, n), maxJournalFile)
+		b, err := store.ReadFile(JournalName(n), maxJournalFile)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err == nil {
 			var path string
-			if path, err = Quarantine(dir, JournalName(n), b); err == nil {
+			if path, err = Quarantine(store, JournalName(n), b); err == nil {
 				kept = append(kept, path)
 			}
 		}
@@ -212,7 +213,7 @@ func QuarantineJournal(dir string) (kept []string, err error) {
 			return kept, err
 		}
 	}
-	return kept, RemoveJournal(dir)
+	return kept, RemoveJournal(store)
 }
 
 // believe raises what is promised of a segment to what the journal promised of it. The mark in the file follows

@@ -2,10 +2,8 @@ package shard
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
-	"github.com/freyjadb/freyja/mmapio"
 )
 
 // roll makes a segment active that has room for a record of size bytes: the one that was active when
@@ -77,7 +75,7 @@ func (s *Shard) resume() error {
 // mapForWriting returns seg with the pair of mappings that a segment under write has, size bytes long,
 // in place of its read-only one. Holds mu, or the shard is not shared yet.
 func (c *Config) mapForWriting(seg *segment, size int64) (*segment, error) {
-	file, err := mmapio.OpenFile(seg.path, size)
+	file, err := c.Folder.OpenFile(seg.name(), size)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +143,7 @@ func (s *Shard) takeID() uint64 {
 	for {
 		id := s.nextID
 		s.nextID++
-		if _, err := os.Lstat(s.cfg.segmentPath(id)); err != nil {
+		if _, err := s.cfg.Folder.Lstat(s.cfg.segmentName(id)); err != nil {
 			return id
 		}
 	}

@@ -8,14 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"unsafe"
 
 	"github.com/freyjadb/freyja/hashidx"
 	"github.com/freyjadb/freyja/internal/crashpoint"
-	"github.com/freyjadb/freyja/mmapio"
 )
 
 // A saved index is what a clean close leaves, so that the next Open needs no hints either: the slots
@@ -58,7 +56,7 @@ const (
 // SavedName is the file name of a shard's saved index.
 func SavedName(shard int) string { return fmt.Sprintf("%03d%s", shard, SavedExt) }
 
-func (c *Config) savedPath() string { return filepath.Join(c.Dir, SavedName(c.Shard)) }
+func (c *Config) savedName() string { return SavedName(c.Shard) }
 
 // savedSegment is a segment in a saved index, 32 numbers of 8 bytes:
 //
@@ -120,18 +118,18 @@ func (s *Shard) saveIndex() {
 // closed is set.
 func (s *Shard) syncHints() error {
 	for _, seg := range s.segmentsLocked() {
-		path, err := hintPath(seg.path), error(nil)
+		name, err := hintPath(seg.name()), error(nil)
 		switch seg.hintState {
 		case hintFound:
 			var b []byte
-			if b, err = mmapio.ReadFile(path, seg.hint); err == nil {
-				err = mmapio.RewriteHead(path, b)
+			if b, err = s.cfg.Folder.ReadFile(name, seg.hint); err == nil {
+				err = s.cfg.Folder.RewriteHead(name, b)
 			}
 		case hintWritten:
-			err = mmapio.SyncFile(path)
+			err = s.cfg.Folder.SyncFile(name)
 		}
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return errors.Join(err, mmapio.Remove(path))
+			return errors.Join(err, s.cfg.Folder.Remove(name))
 		}
 		seg.hintState = hintOnDisk
 	}
@@ -180,7 +178,7 @@ func (s *Shard) tryToSave() error {
 	}
 	b = binary.LittleEndian.AppendUint32(b, checksum(b))
 	b = append(b, make([]byte, -len(b)&4095)...)
-	return mmapio.WriteFileUnsynced(s.cfg.savedPath(), append([][]byte{b}, slots.chunks...)...)
+	return s.cfg.Folder.WriteFileUnsynced(s.cfg.savedName(), append([][]byte{b}, slots.chunks...)...)
 }
 
 // slotCollector takes the slots of an index in chunks, with their checksums. The chunks of a table in
@@ -235,7 +233,7 @@ func (r *Recovery) loadSaved(segs []*segment) bool {
 	r.s.publish(&view{})
 	r.s.numbers = &numbers{}
 	r.s.index = nil
-	if info, err := os.Lstat(r.s.cfg.savedPath()); err == nil && info.Mode().IsRegular() {
+	if info, err := r.s.cfg.Folder.Lstat(r.s.cfg.savedName()); err == nil && info.Mode().IsRegular() {
 		r.s.savedSize = info.Size()
 	}
 	return false
@@ -245,7 +243,7 @@ var errSaved = errors.New("it is not of the shard as it is now")
 
 func (r *Recovery) tryToLoad(segs []*segment) error {
 	s := r.s
-	file, err := mmapio.OpenForReading(s.cfg.savedPath())
+	file, err := s.cfg.Folder.OpenForReading(s.cfg.savedName())
 	if err != nil {
 		return err
 	}
@@ -370,7 +368,7 @@ func (s *Shard) dropSaved() {
 		return
 	}
 	s.savedSize = 0
-	if err := mmapio.Remove(s.cfg.savedPath()); err != nil {
+	if err := s.cfg.Folder.Remove(s.cfg.savedName()); err != nil {
 		s.cfg.Logger.Warn("a saved index that is out of date was not removed", "error", err)
 	}
 }

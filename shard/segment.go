@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -18,7 +17,7 @@ import (
 type segment struct {
 	// Set before the segment is published in a view, and immutable from then on.
 	id        uint64
-	path      string
+	path      string          // for messages
 	mapping   *mmapio.Mapping // what readers read; unmapped when nothing refers to it any more
 	base      unsafe.Pointer  // first byte of mapping
 	size      int64           // bytes mapped, header page included
@@ -103,9 +102,10 @@ func (c *Config) header(id uint64) segmentHeader {
 	return segmentHeader{version: FormatVersion, storeID: c.StoreID, shard: uint32(c.Shard), shards: uint32(c.Shards), id: id}
 }
 
-func (c *Config) segmentPath(id uint64) string {
-	return filepath.Join(c.Dir, SegmentName(c.Shard, id))
-}
+// segmentName is the file of a segment in the store's folder.
+func (c *Config) segmentName(id uint64) string { return SegmentName(c.Shard, id) }
+
+func (seg *segment) name() string { return seg.cfg.segmentName(seg.id) }
 
 func (c *Config) newSegment(id uint64, m *mmapio.Mapping) *segment {
 	b := m.Bytes()
@@ -119,8 +119,9 @@ var maxSegmentFile = headerSize + max(MaxSegmentSize, headSize(MaxShards)+record
 // openSegment maps a segment that the manifest lists and reads its header and mark. Its records
 // are not read yet.
 func (c *Config) openSegment(id uint64) (*segment, error) {
-	path := c.segmentPath(id)
-	info, err := os.Stat(path)
+	name := c.segmentName(id)
+	path := c.Folder.PathOf(name)
+	info, err := c.Folder.Stat(name)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("open segment %q: the manifest lists it and it is missing: %w", path, ErrCorrupt)
 	}
@@ -137,7 +138,7 @@ func (c *Config) openSegment(id uint64) (*segment, error) {
 		return nil, corrupt(path, info.Size(), "file is larger than any segment")
 	}
 	var head [headerSize]byte
-	m, err := mmapio.OpenMappingWithHead(path, info.Size(), head[:])
+	m, err := c.Folder.OpenMappingWithHead(name, info.Size(), head[:])
 	if err != nil {
 		return nil, fmt.Errorf("open segment: %w", err)
 	}

@@ -93,13 +93,14 @@ import (
 
 	"github.com/freyjadb/freyja/hashidx"
 	"github.com/freyjadb/freyja/internal/crashpoint"
+	"github.com/freyjadb/freyja/mmapio"
 )
 
 // Config is what a shard must know of its store. All fields are required unless they say otherwise.
 type Config struct {
-	Dir           string   // the store's folder
-	StoreID       [16]byte // from the manifest
-	Shard, Shards int      // this shard's number, and how many there are
+	Folder        *mmapio.Folder // the store's folder
+	StoreID       [16]byte       // from the manifest
+	Shard, Shards int            // this shard's number, and how many there are
 
 	SegmentSize      int64 // most bytes of records in a segment
 	FirstSegmentSize int64 // the same for small shards, the first one included (nextCap)

@@ -60,7 +60,7 @@ func (s *Shard) Verify(ctx context.Context, progress func(bytes int64)) (Verifie
 		}
 	}
 	if len(v.Damages) == 0 && live != f.Len() {
-		v.damage(Damage{File: s.cfg.Dir, Reason: fmt.Sprintf("the index has %d keys, the segments have %d of them", f.Len(), live)})
+		v.damage(Damage{File: s.cfg.Folder.Path(), Reason: fmt.Sprintf("the index has %d keys, the segments have %d of them", f.Len(), live)})
 	}
 	runtime.KeepAlive(f)
 	return v.Verified, nil
@@ -240,7 +240,7 @@ func (v *verifier) checkHint(sp span, want *hint) {
 	if reason != "" {
 		v.damage(Damage{File: path, Reason: reason})
 	}
-	_ = mmapio.Forget(path, mmapio.Range{To: math.MaxInt32}) // only Open reads it; it may stay
+	_ = v.c.Folder.Forget(hintPath(seg.name()), mmapio.Range{To: math.MaxInt32}) // only Open reads it; it may stay
 }
 
 func (h *hint) equal(o *hint) bool {
