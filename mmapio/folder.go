@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Folder is an open folder, and all that a store does with its files goes through one. A path can come to mean
@@ -26,7 +27,14 @@ type Folder struct {
 
 // OpenFolder opens the folder at path, which may be a link to one. Errors wrap the system's.
 func OpenFolder(path string) (*Folder, error) {
-	root, err := os.OpenRoot(path)
+	info, err := os.Stat(path) // to open a pipe would wait for a writer
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	var root *os.Root
+	if err == nil {
+		root, err = os.OpenRoot(path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: open folder %q: %w", path, cause(err))
 	}
