@@ -94,7 +94,7 @@ segments    %d rewritten as %d
 dropped     %d expired records, %d marks of deletion
 took        %v
 `,
-		dir, iec(s.BytesReclaimed), iec(s.BytesCopied), s.Segments, s.Outputs, s.Expired, s.Tombstones,
+		printable(dir), iec(s.BytesReclaimed), iec(s.BytesCopied), s.Segments, s.Outputs, s.Expired, s.Tombstones,
 		s.Duration.Round(time.Millisecond))
 	return err
 }

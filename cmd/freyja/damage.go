@@ -36,7 +36,7 @@ func damageLine(d freyja.Damage) string {
 	if len(d.Key) > 0 { // no key is empty
 		line += fmt.Sprintf(", key %q", d.Key)
 	}
-	return line + ": " + d.Reason
+	return printable(line + ": " + d.Reason)
 }
 
 // places counts damages, for people.

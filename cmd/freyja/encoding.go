@@ -18,6 +18,9 @@ const (
 	textQuoted textEncoding = "quoted"
 	textHex    textEncoding = "hex"
 	textBase64 textEncoding = "base64"
+
+	// textTerminal is what raw is on a terminal, unless it was asked for.
+	textTerminal textEncoding = "terminal"
 )
 
 func (e *textEncoding) addFlag(cmd *cobra.Command) {
@@ -26,6 +29,13 @@ func (e *textEncoding) addFlag(cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("encoding", // fails only for a flag that does not exist
 		cobra.FixedCompletions([]string{string(textRaw), string(textQuoted), string(textHex), string(textBase64)},
 			cobra.ShellCompDirectiveNoFileComp))
+}
+
+// onTerminal has what is printed escaped if stdout is a terminal and nothing was said of it.
+func (e *textEncoding) onTerminal(cmd *cobra.Command, stdout any) {
+	if *e == textRaw && !cmd.Flags().Changed("encoding") && isTerminal(stdout) {
+		*e = textTerminal
+	}
 }
 
 func (e textEncoding) check() error {
@@ -41,6 +51,8 @@ func (e textEncoding) write(w *bufio.Writer, b []byte) {
 	switch e {
 	case textQuoted:
 		_, _ = w.Write(strconv.AppendQuote(w.AvailableBuffer(), string(b)))
+	case textTerminal:
+		writePrintable(w, b)
 	case textHex:
 		writeEncoded(w, b, hex.AppendEncode)
 	case textBase64:

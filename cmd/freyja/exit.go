@@ -69,8 +69,8 @@ func isBrokenPipe(err error) bool {
 	return errors.As(err, &path) && errors.Is(path.Err, syscall.EPIPE)
 }
 
-// message is err with the program's name before it.
-func message(err error) string { return programName + withoutName(err) }
+// message is err with the program's name before it. Names that it has in it may be anybody's.
+func message(err error) string { return programName + printableLines(withoutName(err)) }
 
 // withoutName is the text of err without the name that the library's errors begin with, so that a
 // message has it once.

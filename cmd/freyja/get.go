@@ -21,9 +21,9 @@ func (a *app) getCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get {KEY... | --keys-from FILE}",
 		Short: "Write the values of keys to standard output",
-		Long: `get writes the bytes of KEY's value to standard output as they are. A newline follows only if
-standard output is a terminal. Of several KEYs, and with --keys-from, each value is followed by a
-newline, or with --null by a zero byte; they come in the order of the keys.
+		Long: `get writes the bytes of KEY's value to standard output as they are. If standard output is a terminal,
+control characters in them are escaped, and a newline follows. Of several KEYs, and with --keys-from,
+each value is followed by a newline, or with --null by a zero byte; they come in the order of the keys.
 
 If a key is not there, get writes the others, says which one is missing, and exits with 1. It opens the
 store without changing it. A reader that has seen enough, such as head, is no error.
@@ -85,9 +85,15 @@ func (g *getter) printer(a *app, alone bool, opts getOptions) func(key, value []
 	if opts.json {
 		return lineWriter{g.w}.pair
 	}
-	ended := !alone || isTerminal(a.stdout)
-	return func(_, value []byte) error {
-		_, err := g.w.Write(value)
+	terminal := isTerminal(a.stdout)
+	ended := !alone || terminal
+	return func(_, value []byte) (err error) {
+		if terminal {
+			writePrintable(g.w, value)
+			err = g.w.Flush()
+		} else {
+			_, err = g.w.Write(value)
+		}
 		if ended {
 			err = g.w.WriteByte(end(opts.keys.null))
 		}

@@ -268,6 +268,6 @@ func (im *importer) report(w io.Writer, took time.Duration, err error) {
 	fmt.Fprintf(w, "%s %d pairs, %d bytes (%s) in %.2f s, %.0f pairs/s; skipped %d\n",
 		what, im.pairs, im.bytes, iec(im.bytes), seconds, float64(im.pairs)/max(seconds, 1e-9), im.skipped)
 	if im.firstBad != nil {
-		fmt.Fprintf(w, "the first one skipped was %v\n", im.firstBad)
+		fmt.Fprintf(w, "the first one skipped was %s\n", printable(fmt.Sprint(im.firstBad)))
 	}
 }

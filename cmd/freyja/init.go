@@ -67,6 +67,6 @@ func (a *app) init(shards int, asJSON bool) (err error) {
 	if asJSON {
 		return writeJSON(a.stdout, initReport{dir, shards})
 	}
-	_, err = fmt.Fprintf(a.stdout, "made an empty store with %d shards in %s\n", shards, dir)
+	_, err = fmt.Fprintf(a.stdout, "made an empty store with %d shards in %s\n", shards, printable(dir))
 	return err
 }

@@ -107,6 +107,6 @@ func writeRepaired(w io.Writer, dir string, r freyja.RepairReport) error {
 	}
 	fmt.Fprintf(&text, "repaired  %s: %s; %d records (%s) in %d segments are sound; took %.2f s\n",
 		dir, did, r.Records, iec(r.Bytes), r.Segments, r.Duration.Seconds())
-	_, err := io.WriteString(w, text.String())
+	_, err := io.WriteString(w, printableLines(text.String()))
 	return err
 }

@@ -27,10 +27,10 @@ func (a *app) scanCommand() *cobra.Command {
 line, or with --keys-only the key alone, with --values-only the value alone. Keys are hashed: they come
 in no order that means anything, and a prefix saves printing, not reading. All of it is from one instant.
 
-By default bytes are printed as they are. What import takes as TSV must not have tabs in keys nor line
-ends in either; with --encoding hex or base64 any pair is one line with one tab, and with quoted a
-terminal is safe from what a value holds. With --null a zero byte ends what would be a line. export
-keeps whole stores.
+By default bytes are printed as they are; on a terminal, control characters in them are escaped unless
+--encoding raw is given. What import takes as TSV must not have tabs in keys nor line ends in either;
+with --encoding hex or base64 any pair is one line with one tab. With --null a zero byte ends what would
+be a line. export keeps whole stores.
 
 scan opens the store without changing it. A reader that has seen enough, such as head, is no error.
 
@@ -44,7 +44,13 @@ not UTF-8 is base64 and called key_base64 or value_base64. --keys-only and --val
   freyja --dir data scan --keys-only --null | tr -cd '\0' | wc -c`,
 		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(*cobra.Command, []string) error { return a.scan(opts) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := opts.check(); err != nil {
+				return err
+			}
+			opts.encoding.onTerminal(cmd, a.stdout)
+			return a.scan(opts)
+		},
 	}
 	opts.prefix.addFlags(cmd)
 	flags := cmd.Flags()
@@ -72,9 +78,6 @@ func (o *scanOptions) check() error {
 func (a *app) scan(opts scanOptions) (err error) {
 	prefix, err := opts.prefix.decode()
 	if err != nil {
-		return err
-	}
-	if err := opts.check(); err != nil {
 		return err
 	}
 	ctx, stop := a.interruptible()

@@ -161,7 +161,7 @@ func (r *statReport) writeTable(w io.Writer) error {
 	fmt.Fprintf(&text, "segments  %d\n", t.Segments)
 	r.writeShards(&text)
 	r.writeRecovery(&text)
-	_, err := io.WriteString(w, text.String())
+	_, err := io.WriteString(w, printableLines(text.String()))
 	return err
 }
 
@@ -208,7 +208,7 @@ func cutLine(cut freyja.Cut) string {
 	if cut.Quarantine != "" {
 		kept = "kept in " + cut.Quarantine
 	}
-	return fmt.Sprintf("cut off   %s of %s from byte %d, %s: %s", iec(cut.Bytes), cut.File, cut.Offset, kept, cut.Reason)
+	return printable(fmt.Sprintf("cut off   %s of %s from byte %d, %s: %s", iec(cut.Bytes), cut.File, cut.Offset, kept, cut.Reason))
 }
 
 // share is part of whole; 0 of nothing.
@@ -222,7 +222,7 @@ func share(part, whole int64) float64 {
 // textBar draws a share in 0..1. What is not zero shows.
 func textBar(share float64) string {
 	const width = 12
-	full := min(width, int(share*width+0.5))
+	full := max(0, min(width, int(share*width+0.5)))
 	if share > 0 {
 		full = max(1, full)
 	}

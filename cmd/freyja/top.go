@@ -224,17 +224,18 @@ func (s *topScreen) draw(before, text string) error {
 	return err
 }
 
-// end gives the first screen back.
+// end gives the first screen back, before anything else: it also runs when something has panicked.
 func (s *topScreen) end() {
 	if s.last == nil {
 		return
 	}
+	_, _ = io.WriteString(s.w, screenClose) // at the end of the command there is nobody left to tell
 	width, _ := s.size()
-	text := screenClose
+	text := ""
 	for line := range strings.Lines(s.block()) {
 		text += cutLineTo(strings.TrimSuffix(line, "\n"), width) + "\n"
 	}
-	_, _ = io.WriteString(s.w, text) // at the end of the command there is nobody left to tell
+	_, _ = io.WriteString(s.w, text)
 }
 
 // cutLineTo is what of a line fits into width columns.

@@ -26,11 +26,11 @@ type topSource struct {
 	client     *http.Client  // nil for a file
 }
 
-// topTimeout bounds a request, and topLargest the bytes of an answer: a thousand shards take some 200 KB, and what else a
-// process publishes comes on top.
+// topTimeout bounds a request, and topLargest the bytes of an answer or a file: a thousand shards take some 200 KB, and what
+// else a process publishes comes on top. What decoding makes of it may take thirty times as much memory.
 const (
 	topTimeout = 5 * time.Second
-	topLargest = 64 << 20
+	topLargest = 8 << 20
 )
 
 func newTopSource(at, name string, staleAfter time.Duration) (*topSource, error) {
@@ -74,11 +74,7 @@ func (s *topSource) checkAge(written time.Time) error {
 
 func (s *topSource) body(ctx context.Context) ([]byte, error) {
 	if !s.isURL {
-		body, err := os.ReadFile(s.at)
-		if err != nil {
-			return nil, errors.Unwrap(err) // the name stands before it
-		}
-		return body, nil
+		return s.fileBody()
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.at, nil)
 	if err != nil {
@@ -96,9 +92,31 @@ func (s *topSource) body(ctx context.Context) ([]byte, error) {
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the server answers %s", response.Status)
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, topLargest+1))
+	return readTop(response.Body)
+}
+
+// fileBody reads the file. What is no regular file may have no end, or keep top waiting.
+func (s *topSource) fileBody() ([]byte, error) {
+	info, err := os.Stat(s.at)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, errors.New("is not a regular file")
+	}
+	var file *os.File
+	if err == nil {
+		file, err = os.Open(s.at)
+	}
+	if err != nil {
+		return nil, errors.Unwrap(err) // the name stands before it
+	}
+	defer file.Close()
+	return readTop(file)
+}
+
+// readTop reads all of r, if that is no more than metrics may be.
+func readTop(r io.Reader) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r, topLargest+1))
 	if err == nil && len(body) > topLargest {
-		err = fmt.Errorf("the answer is longer than %s", iec(topLargest))
+		err = fmt.Errorf("is longer than %s", iec(topLargest))
 	}
 	return body, err
 }
@@ -125,14 +143,22 @@ func (s *topSource) find(body []byte) (*metrics.Snapshot, string, error) {
 	case len(names) == 0:
 		return nil, "", errors.New("holds no metrics of a store: see metrics.Publish, Handler and WriteFile")
 	case name == "" && len(names) > 1:
-		return nil, "", usagef("%s has several stores: give --name with one of %s", s.at, strings.Join(names, ", "))
+		return nil, "", usagef("%s has several stores: give --name with one of %s", s.at, printableNames(names))
 	case name == "":
 		name = names[0]
 	case !slices.Contains(names, name):
-		return nil, "", usagef("%s has no store %q but %s", s.at, name, strings.Join(names, ", "))
+		return nil, "", usagef("%s has no store %q but %s", s.at, name, printableNames(names))
 	}
 	snapshot, err := topDecode(members[name], formats[name])
-	return snapshot, name, err
+	return snapshot, printable(cutText(name)), err
+}
+
+func printableNames(names []string) string {
+	var list []string
+	for _, name := range names {
+		list = append(list, printable(cutText(name)))
+	}
+	return strings.Join(list, ", ")
 }
 
 // topFormat is the format that metrics name, and whether these are metrics at all.
@@ -152,6 +178,9 @@ func topDecode(body []byte, format string) (*metrics.Snapshot, error) {
 	snapshot := &metrics.Snapshot{}
 	if err := json.Unmarshal(body, snapshot); err != nil {
 		return nil, fmt.Errorf("is not what the format %q says: %w", format, err)
+	}
+	if err := checkTop(snapshot); err != nil {
+		return nil, err
 	}
 	return snapshot, nil
 }

@@ -68,3 +68,29 @@ func TestTopOnATerminal(t *testing.T) {
 		require.LessOrEqual(t, len([]rune(strings.TrimRight(line, "\r\n"))), 100)
 	}
 }
+
+// TestKeysOnATerminal: what scan and get print on a terminal cannot command it, unless that is asked for.
+func TestKeysOnATerminal(t *testing.T) {
+	dir := t.TempDir()
+	require.Equal(t, exitOK, run(t, dir, "", "put", "k\x1b[31m", "v\x1b[2J").code)
+	for _, c := range []struct {
+		raw  bool
+		args []string
+	}{
+		{false, []string{"scan"}},
+		{false, []string{"scan", "--json"}},
+		{true, []string{"scan", "--encoding", "raw"}},
+		{false, []string{"get", "k\x1b[31m"}},
+	} {
+		master, terminal := openTerminal(t, 80, 25)
+		cmd := command(t, dir, c.args...)
+		cmd.Stdout = terminal
+		require.NoError(t, cmd.Run())
+		require.NoError(t, master.SetReadDeadline(time.Now().Add(time.Minute)))
+		buf := make([]byte, 4096)
+		n, err := master.Read(buf)
+		require.NoError(t, err)
+		require.Equal(t, c.raw, bytes.Contains(buf[:n], []byte("\x1b")), "%q: %q", c.args, buf[:n])
+		require.Contains(t, string(buf[:n]), "v")
+	}
+}

@@ -36,7 +36,11 @@ func (r *topReport) writeHead(w io.Writer, source string) {
 	case s.Closed:
 		fmt.Fprintln(w, "THE STORE IS CLOSED")
 	case s.ReadOnlyCause != "":
-		fmt.Fprintf(w, "READ-ONLY since %s: %s\n", s.ReadOnlySince.Local().Format(time.DateTime), s.ReadOnlyCause)
+		since := "a time that is not told"
+		if s.ReadOnlySince != nil {
+			since = s.ReadOnlySince.Local().Format(time.DateTime)
+		}
+		fmt.Fprintf(w, "READ-ONLY since %s: %s\n", since, s.ReadOnlyCause)
 	case s.ReadOnly:
 		fmt.Fprintln(w, "opened read-only")
 	case s.Cold:
@@ -168,4 +172,10 @@ func shortTime(inSeconds float64) string {
 	return fmt.Sprintf("%.0f%s", value, name)
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// seconds is a duration of so many, the longest there is if they are more.
+func seconds(s float64) time.Duration {
+	if s >= math.MaxInt64/float64(time.Second) {
+		return math.MaxInt64
+	}
+	return time.Duration(s * float64(time.Second))
+}

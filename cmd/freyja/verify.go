@@ -104,6 +104,6 @@ func writeVerified(w io.Writer, dir string, r freyja.VerifyReport) error {
 	}
 	fmt.Fprintf(&text, "verified  %s: %d records (%s) in %d segments are sound; read in %.2f s\n",
 		dir, r.Records, iec(r.Bytes), r.Segments, r.Duration.Seconds())
-	_, err := io.WriteString(w, text.String())
+	_, err := io.WriteString(w, printableLines(text.String()))
 	return err
 }
