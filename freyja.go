@@ -54,6 +54,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -188,10 +189,10 @@ func (db *DB) openFiles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	db.manifest.init(db.folder, m)
+	db.manifest.init(db.folder, m, &db.health)
 	if !db.opts.ReadOnly {
 		if m.old { // older versions must not take for theirs what is going to be written
-			if err := db.manifest.replace(func([]shard.Listed) {}); err != nil {
+			if err := db.manifest.rewrite(); err != nil {
 				return err
 			}
 		}
@@ -449,17 +450,28 @@ func inParallel(n int, fn func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// dropOrphans removes files that a crash left without an entry in the manifest.
+// dropOrphans removes files that a crash left without an entry in the manifest. The manifest that was read may be in the page
+// cache alone: a process died when it had given it its name, or its sync of the folder failed. A power failure would then
+// bring the one before back, and that lists the files that are removed here. So the manifest is written once more before the
+// first of them goes. Without such files nothing hangs on it: each change of the manifest takes a file off the list, or
+// puts one on that has no records, and which recovery takes off again.
 func (db *DB) dropOrphans(ctx context.Context, m *manifest) error {
 	entries, err := db.folder.List()
 	if err != nil {
 		return err
 	}
+	settled := false
 	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if number, id, ok := shard.ParseSegmentName(e.Name()); ok && !m.lists(number, id) {
+			if !settled {
+				if err := db.settleManifest(); err != nil {
+					return err
+				}
+				settled = true
+			}
 			if err := db.dropOrphan(m, e, number, id); err != nil {
 				return err
 			}
@@ -471,6 +483,21 @@ func (db *DB) dropOrphans(ctx context.Context, m *manifest) error {
 		}
 	}
 	return nil
+}
+
+// settleManifest makes the manifest that was read durable. If there is no space for another one it syncs the folder. That does
+// not make up for a sync that failed before, but a full disk would else keep the very files that fill it.
+func (db *DB) settleManifest() error {
+	err := db.manifest.rewrite()
+	if isNoSpace(err) && !errors.Is(err, mmapio.ErrReplaced) {
+		err = db.folder.Sync()
+	}
+	return err
+}
+
+// isNoSpace reports whether an error says that there is no space, or that more is not allowed.
+func isNoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
 
 // dropOrphan deals with a file that has the name of a segment and is not listed.

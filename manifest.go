@@ -162,14 +162,18 @@ func (m *manifest) lists(number int, id uint64) bool {
 type manifestFile struct {
 	mu     sync.Mutex
 	folder *mmapio.Folder // the store's
-	now    *manifest      // guarded by mu; what the file says
-	size   atomic.Int64   // its length
+	health *shard.Health
+	now    *manifest    // guarded by mu; what the file says
+	size   atomic.Int64 // its length
 }
 
-func (f *manifestFile) init(folder *mmapio.Folder, m *manifest) {
-	f.folder, f.now = folder, m
+func (f *manifestFile) init(folder *mmapio.Folder, m *manifest, health *shard.Health) {
+	f.folder, f.now, f.health = folder, m, health
 	f.size.Store(int64(len(m.encode())))
 }
+
+// rewrite writes the manifest as it is once more, which makes it durable whatever became of the one that was read.
+func (f *manifestFile) rewrite() error { return f.replace(func([]shard.Listed) {}) }
 
 // length is that of the file, without a wait for one that is being written.
 func (f *manifestFile) length() int64 { return f.size.Load() }
@@ -210,7 +214,8 @@ func withSegments(l shard.Listed, gone, come []uint64) shard.Listed {
 
 // replace writes a manifest in which change was made to a copy of the lists of the shards. The slices in
 // them it must not change. After an error the file is as before, unless that wraps
-// mmapio.ErrReplaced: then the new one is there, and a power failure may bring the old one back.
+// mmapio.ErrReplaced: then the new one is there, and a power failure may bring the old one back. As a later sync of the
+// folder proves nothing, and each later manifest would build on this one, the store then turns read-only, whoever called.
 func (f *manifestFile) replace(change func(shards []shard.Listed)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -225,7 +230,11 @@ func (f *manifestFile) replace(change func(shards []shard.Listed)) error {
 		f.size.Store(int64(len(b)))
 	}
 	if err != nil {
-		return fmt.Errorf("replace manifest: %w", err)
+		err = fmt.Errorf("replace manifest: %w", err)
+		if errors.Is(err, mmapio.ErrReplaced) {
+			f.health.Fail(err)
+		}
+		return err
 	}
 	crashpoint.At("manifest.replaced")
 	return nil

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
 )
 
@@ -218,6 +219,7 @@ func (t *restoreTarget) move() error {
 	}
 	err := whenUnmapped(func() error { return mmapio.RenameFolder(t.tmp, t.dir) })
 	if err == nil {
+		crashpoint.At("restore.renamed")
 		if err = t.sync(); err == nil {
 			return nil
 		}

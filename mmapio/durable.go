@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/freyjadb/freyja/internal/crashpoint"
 )
 
 // tmpSuffix is what WriteFileAtomic appends to the path while the new content is not complete.
@@ -38,6 +40,7 @@ func (d *Folder) WriteFileAtomic(name string, data []byte) error {
 		err = fmt.Errorf("mmapio: rename %q to %q: %w", d.PathOf(tmp), d.PathOf(name), cause(err))
 		return errors.Join(err, d.removeLeft(tmp))
 	}
+	crashpoint.At("file.renamed")
 	if err := d.Sync(); err != nil {
 		return fmt.Errorf("%w: %w", ErrReplaced, err)
 	}

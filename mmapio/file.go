@@ -61,8 +61,8 @@ func (d *Folder) Create(name string, size int64, head []byte) (*File, error) {
 // tool leaves, get their blocks too, where the file system can do that without writing. No byte that
 // is there is changed, also when OpenFile fails: what it added is cut off again then.
 //
-// Errors are those of Create, with fs.ErrNotExist for fs.ErrExist. The cost is that of reserving what
-// is missing, and a sync.
+// Errors are those of Create, with fs.ErrNotExist for fs.ErrExist; those of reserving what is missing wrap ErrNotReserved,
+// and a sync that failed wraps ErrNotSynced. The cost is that of reserving what is missing, and a sync.
 func (d *Folder) OpenFile(name string, size int64) (*File, error) {
 	path := d.PathOf(name)
 	if size <= 0 || size > maxLength {
@@ -105,7 +105,7 @@ func (d *Folder) newFile(file *os.File, name string, have, size int64, head []by
 		}
 	}
 	if err = diskSync(file); err != nil {
-		return nil, fmt.Errorf("mmapio: sync %q: %w", path, cause(err))
+		return nil, fmt.Errorf("mmapio: sync %q: %w: %w", path, ErrNotSynced, cause(err))
 	}
 	f = &File{folder: d, name: name, size: size}
 	if f.writable, err = regions.add(file, d, size, true); err != nil {
@@ -140,7 +140,7 @@ func reserve(file *os.File, path string, have, size int64) error {
 		err = diskWriteZeros(file, have, size)
 	}
 	if err != nil {
-		return fmt.Errorf("mmapio: reserve %q at offset %d: %w", path, have, cause(err))
+		return fmt.Errorf("mmapio: reserve %q at offset %d: %w: %w", path, have, ErrNotReserved, cause(err))
 	}
 	return nil
 }

@@ -87,6 +87,12 @@ var (
 	// ErrReplaced: WriteFileAtomic has put the new content in place, but could not make that
 	// durable: after a power failure the old may be back.
 	ErrReplaced = errors.New("file is replaced, but not durably")
+	// ErrNotReserved: there is no space to make a file longer, or the system does not give it. Nothing was synced, and
+	// the file is as it was. Returned by OpenFile, which may be called again for less.
+	ErrNotReserved = errors.New("no space could be reserved")
+	// ErrNotSynced: a sync failed, so it is unknown what of the file is on disk, and another sync proves nothing.
+	// Returned by OpenFile.
+	ErrNotSynced = errors.New("sync failed")
 	// ErrTooLong: a file has more bytes than its kind ever has. Returned by ReadFile.
 	ErrTooLong = errors.New("file is too long")
 	// ErrNotRegular: a name that is to be a file's is that of a link, a folder, a pipe, a device or a socket.

@@ -2,7 +2,6 @@ package shard
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -24,6 +23,14 @@ import (
 //     no mark promises anything from its part on, before the data of all other parts is on disk, and
 //     with it all that keeps those parts from being cut for the sake of another batch (settle, in
 //     sync.go). So what recovery cuts, the part and all behind it, was promised by nobody.
+//
+// A batch may find nothing to do in a shard: all it has there are deletes of keys that are absent. Such a part is
+// idle: it writes nothing. But the batch relies on the deletes that made those keys absent, and on all that the
+// shard's log had. If a power failure took these and left the batch, half of the batch would be undone: its puts
+// are there, and the keys that it deleted have their old values. So the heads name idle parts too, with the last
+// sequence number that the shard's log had, and settle and recovery treat them like the others. An idle part whose
+// log is on disk up to there needs no name. It is the other way round only for written parts: nothing in the idle
+// shard relies on the batch, so the batch is not in that shard's list, and its log may end anywhere.
 //
 // A journal in which batches were written once more would give the same, for twice the bytes, and one
 // more file to recover from. Snapshots take the same mutexes, so they have all of a batch or nothing.
@@ -51,11 +58,14 @@ func (op *Op) size() int64 { return recordSize(len(op.Key), len(op.Value), op.Ex
 // Part is what a batch writes to one shard: no two of the Ops have the same key.
 type Part struct {
 	Shard *Shard // it is for
-	Ops   []Op   // in any order
+	Ops   []Op   // in any order; none are left once the batch is planned if the part is idle
 
 	bytes   int64  // of its records and head
-	lastSeq uint64 // of its last record
+	lastSeq uint64 // of its last record; if it is idle, of the last that its shard had
 }
+
+// idle reports whether the part writes nothing, once the batch is planned.
+func (p *Part) idle() bool { return len(p.Ops) == 0 }
 
 // batch is what the shards remember of a batch until it is settled: all of it on disk, with all batches in
 // front of its parts.
@@ -64,6 +74,7 @@ type batch struct {
 	settled atomic.Bool // some shard has settled it; the others need not
 }
 
+// batchPart is a part, written or idle: up to where the log of its shard must be on disk.
 type batchPart struct {
 	shard   *Shard
 	lastSeq uint64
@@ -81,10 +92,12 @@ func (b *batch) own(s *Shard) uint64 {
 // The value of a head lists the parts, rising by shard:
 //
 //	offset width
-//	     0     4  shard number
-//	     4     8  sequence number of the last record of the part in that shard
+//	     0     4  shard number; bit 31 is set if the part is idle
+//	     4     8  sequence number of the last record of the part in that shard; if it is idle, of the last
+//	              record that the shard had
 const (
 	headEntrySize = 12
+	headIdle      = 1 << 31
 	headKey       = "b" // a record has a key; this one's means nothing
 )
 
@@ -93,13 +106,17 @@ func headSize(parts int) int64 { return recordSize(len(headKey), parts*headEntry
 func encodeHead(parts []*Part) []byte {
 	var b []byte
 	for _, p := range parts {
-		b = binary.LittleEndian.AppendUint32(b, uint32(p.Shard.cfg.Shard))
+		number := uint32(p.Shard.cfg.Shard)
+		if p.idle() {
+			number |= headIdle
+		}
+		b = binary.LittleEndian.AppendUint32(b, number)
 		b = binary.LittleEndian.AppendUint64(b, p.lastSeq)
 	}
 	return b
 }
 
-// headEntry is a part as a head names it.
+// headEntry is a part as a head names it. Recovery asks the same of a part whether it is idle or not.
 type headEntry struct {
 	shard   int
 	lastSeq uint64
@@ -110,7 +127,8 @@ func decodeHead(value []byte) (entries []headEntry, ok bool) {
 		return nil, false
 	}
 	for ; len(value) > 0; value = value[headEntrySize:] {
-		entries = append(entries, headEntry{int(binary.LittleEndian.Uint32(value)), binary.LittleEndian.Uint64(value[4:])})
+		number := binary.LittleEndian.Uint32(value) &^ headIdle
+		entries = append(entries, headEntry{int(number), binary.LittleEndian.Uint64(value[4:])})
 	}
 	return entries, true
 }
@@ -132,7 +150,7 @@ func CheckBatch(parts []Part) error {
 // on disk yet had been before. On an error nothing has changed, except that a
 // segment may have been rolled. Errors are those of Put and Delete, and ErrBatchTooLarge.
 func Apply(parts []Part) (wait []*Part, err error) {
-	var written, idle []*Part
+	var written, idle, named []*Part
 	if err := CheckBatch(parts); err != nil {
 		return nil, err
 	}
@@ -147,27 +165,31 @@ func Apply(parts []Part) (wait []*Part, err error) {
 			return nil, err
 		}
 		p.lastSeq = p.Shard.seq
-		if len(p.Ops) > 0 {
+		if !p.idle() {
 			written = append(written, p)
-		} else {
-			idle = append(idle, p)
+			named = append(named, p)
+			continue
+		}
+		idle = append(idle, p)
+		if !p.Shard.onDisk(p.lastSeq) {
+			named = append(named, p)
 		}
 	}
 	if len(written) == 0 {
 		return idle, nil
 	}
-	if err := makeRoomForBatch(written); err != nil {
+	if err := makeRoomForBatch(written, len(named)); err != nil {
 		return nil, err
 	}
-	if err := writeBatch(written); err != nil {
+	if err := writeBatch(written, encodeHead(named)); err != nil {
 		return nil, err
 	}
 	b := &batch{}
-	for _, p := range written {
-		p.commit()
+	for _, p := range named {
 		b.parts = append(b.parts, batchPart{p.Shard, p.lastSeq})
 	}
 	for _, p := range written {
+		p.commit()
 		p.Shard.unsettled = append(p.Shard.unsettled, b)
 	}
 	crashpoint.At("batch.committed")
@@ -249,10 +271,11 @@ func (s *Shard) touchSlots(ops []Op) {
 	}
 }
 
-// makeRoomForBatch has room in the active segments of all parts. Holds their mutexes.
-func makeRoomForBatch(parts []*Part) error {
-	for _, p := range parts {
-		p.bytes = p.size(len(parts))
+// makeRoomForBatch has room in the active segments of all parts that are written, for heads that name so many parts.
+// Holds their mutexes.
+func makeRoomForBatch(written []*Part, named int) error {
+	for _, p := range written {
+		p.bytes = p.size(named)
 		p.lastSeq = p.Shard.seq + 1 + uint64(len(p.Ops))
 		if err := p.Shard.makeRoom(p.bytes); err != nil {
 			return err
@@ -261,20 +284,16 @@ func makeRoomForBatch(parts []*Part) error {
 	return nil
 }
 
-// writeBatch writes the records behind the ends of the logs. If that fails half-way, it takes back what
-// it wrote: nothing has moved the ends yet. Holds the parts' mutexes.
-func writeBatch(parts []*Part) error {
-	head := encodeHead(parts)
-	for i, p := range parts {
-		err := guarded(func() error { p.write(head); return nil })
-		if err != nil {
-			for _, written := range parts[:i+1] {
-				if clearErr := guarded(func() error { clear(written.space()); return nil }); clearErr != nil {
-					// Bytes that look like records lie behind the end of the log: nothing may follow them.
-					written.Shard.cfg.Health.Fail(clearErr)
-					err = errors.Join(err, clearErr)
-				}
-			}
+// writeBatch writes the records behind the ends of the logs. A store into reserved space fails only if the disk or the
+// file is gone. Then it turns the store read-only before it releases any mutex, and takes nothing back: a part may be
+// complete behind the end of its log. Were that shard or another one to go on, the numbers of their new records could
+// make the part count after a power failure, and half of a batch would be there that Apply has refused. Zeros in its
+// place would be no better: they are in the page cache, and on disk the part may lie. As it is, the next recovery sees
+// bytes behind the end of the log, and cuts them as it cuts all such bytes. Holds the parts' mutexes.
+func writeBatch(parts []*Part, head []byte) error {
+	for _, p := range parts {
+		if err := guarded(func() error { p.write(head); return nil }); err != nil {
+			p.Shard.cfg.Health.Fail(fmt.Errorf("a batch was written in part: %w", faultError(err)))
 			return err
 		}
 		crashpoint.At("batch.part")

@@ -152,6 +152,12 @@ func (l *lone) open() (err error) {
 		}
 		l.shards, l.report = append(l.shards, s), append(l.report, report)
 	}
+	for _, r := range rs {
+		if err := r.SealRecovered(); err != nil {
+			l.close()
+			return err
+		}
+	}
 	return nil
 }
 

@@ -38,13 +38,32 @@ import (
 //
 // An end in front of the end that a mark gives is not torn but damaged, and so is an end in
 // front of records in a later segment that was synced: ErrCorrupt. So is a segment that is not marked
-// as sealed although a later one is, since they are sealed in order. What lies beyond the end
-// is first copied to the quarantine folder and synced there, then zeroed and synced, so that no later
-// recovery takes it for records. Recovery that is killed anywhere starts over and comes to the same
-// end: until the zeros are on disk the bytes beyond the end are cut again, and their copies get a name
-// of their own; and Finish starts in no shard before all have been resolved. Segments that were left and
-// not sealed are sealed at last (SealRecovered): a batch in one of them may have its other parts where
-// no sync has been yet.
+// as sealed although a later one is, since they are sealed in order.
+//
+// # How a log is cut
+//
+// The bytes beyond the end are records that a later recovery must never take for a part of the log: their numbers fit,
+// and those of new records could make a batch among them whole. They are not changed (another process may read
+// them). The segment is sealed where the log ends: its mark says that nothing follows, and the log goes on in a new file,
+// which the first write makes. A segment in which not one record counts is taken off the manifest. In order:
+//
+//  1. Finish, in each shard: the bytes beyond the end are copied to quarantine/ and synced there. What counts, and no mark
+//     promises, is made dirty, so that the next sync writes it whatever became of it before (File.Rewrite). Segments
+//     beyond the end of the log are dropped. Nothing is promised.
+//  2. SealRecovered, when all shards are finished: what counts is synced, in this shard and, as far as batches demand it, in
+//     others (settle). Then the segments that were cut or left are sealed, one after the other: the mark is synced
+//     before the file is trimmed. Sealing promises batches, so it may not come before all parts are on disk.
+//  3. Open returns, and writes begin. So no shard takes a number that a cut batch names before the cut is on disk
+//     in every shard.
+//
+// Recovery that dies anywhere starts over and comes to the same ends. Until a cut segment is sealed its bytes are there, and
+// are cut again; their copies get a name of their own. Where one shard is sealed and another not, the first lacks its
+// part of a batch that was cut, so the second is cut again. A mark that is in the page cache alone is written once more
+// (syncLastSealed) before anything else is sealed. A log in which only zeros follow the end goes on in its file: zeros are
+// what was reserved, since nothing ever clears bytes that were written (writeBatch).
+//
+// A failed sync, in any of these steps, is the error of Open. The next Open does not ask for that sync again: it makes
+// dirty what it relies on, or writes another file.
 
 // Report is what Open found in a shard. Package freyja documents the fields.
 type Report struct {
@@ -166,9 +185,10 @@ func (r *Recovery) Finish() (*Shard, Report, error) {
 	return r.s, r.report, nil
 }
 
-// SealRecovered seals the segments that had been left by their writer when it died. That promises what
-// is in them, batches included, so it comes when all shards of the store have been opened. A failure
-// turns the store read-only, as that of any sync.
+// SealRecovered seals the segments that had been left by their writer when it died, and those that were cut. That
+// promises what is in them, batches included, so it comes when all shards of the store have been opened; and before any of
+// them takes a write, since that may have the number of a record that was cut. A failure turns the store read-only, as
+// that of any sync.
 func (r *Recovery) SealRecovered() error {
 	s := r.s
 	if err := r.ctx.Err(); err != nil {
@@ -182,6 +202,7 @@ func (r *Recovery) SealRecovered() error {
 	if err := s.sealLeft(); err != nil {
 		return s.syncFailed(err)
 	}
+	crashpoint.At("recovery.sealed")
 	return nil
 }
 
@@ -196,7 +217,7 @@ func (r *Recovery) finish() (err error) {
 	r.dropTombstones()
 	r.s.counts = Counts{}
 	if r.s.cfg.ReadOnly {
-		r.leave()
+		r.reportCuts()
 		return nil
 	}
 	return r.repair()
@@ -212,49 +233,49 @@ func (r *Recovery) dropTombstones() {
 	}
 }
 
-// leave reports what a read-only store finds beyond the end of the log, and touches nothing.
-func (r *Recovery) leave() {
+// reportCuts reports what a read-only store finds beyond the end of the log, and touches nothing.
+func (r *Recovery) reportCuts() {
 	s, t := r.s, &r.tail
 	for _, seg := range t.chain {
 		s.sealed = append(s.sealed, seg)
-		if n := usedBytes(seg.bytes(seg.size)[seg.end:]); n > 0 {
+		if n := seg.tailBytes(seg.end); n > 0 {
 			r.cut(seg.path, seg.end, n, t.reason, "")
 		}
 	}
 	for _, seg := range t.beyond {
-		if n := usedBytes(seg.bytes(seg.size)[headerSize:]); n > 0 {
-			r.cut(seg.path, headerSize, n, t.beyondReason(), "")
+		if n := seg.tailBytes(headerSize); n > 0 {
+			r.cut(seg.path, headerSize, n, t.beyondReason(seg), "")
 		}
 	}
 }
 
-// repair makes the files what the log is: bytes beyond its end are cut, segments beyond it go to
-// the quarantine or, if they are empty, go altogether, segments that were rolled are sealed, and
-// the last one becomes the active one again, or rests until something is written if it was closed.
+// repair makes the files what the log is, as far as that promises nothing. Segments beyond the end of the log go to the
+// quarantine or, if they are empty, go altogether. Segments that were rolled, or are to be cut, wait for SealRecovered. The
+// last one becomes the active one again if nothing follows the end of the log, or rests until something is written
+// if it was closed.
 func (r *Recovery) repair() error {
 	s, t := r.s, &r.tail
-	// What goes is gone from the last segment first: were a later segment dropped before, a crash in
-	// between would be harmless too, since neither leads anywhere.
-	if n := len(t.chain); n > 0 {
-		last := t.chain[n-1]
-		s.rolled = t.chain[:n-1]
-		if last.mark.state == stateClosed && last.mark.end == last.end && last.end == last.size {
-			s.resting = last
-		} else if err := r.reopen(last); err != nil {
-			return err
+	left := t.chain
+	if n := len(left); n > 0 {
+		last := left[n-1]
+		switch {
+		case last.mark.state == stateClosed && last.mark.end == last.end && last.end == last.size:
+			if err := r.restOn(last); err != nil {
+				return err
+			}
+			left = left[:n-1]
+		case last.tailBytes(last.end) == 0:
+			if err := r.reopen(last); err != nil {
+				return err
+			}
+			left = left[:n-1]
 		}
 	}
-	for i, seg := range s.rolled {
+	for _, seg := range left {
 		if err := r.ctx.Err(); err != nil {
 			return err
 		}
-		next, err := s.cfg.mapForWriting(seg, seg.size)
-		if err != nil {
-			return err
-		}
-		s.rolled[i] = next
-		s.publish(s.view.Load().with(next))
-		if err := r.rewrite(next); err != nil {
+		if err := r.leave(seg); err != nil {
 			return err
 		}
 	}
@@ -313,60 +334,90 @@ func (r *Recovery) syncLastSealed() error {
 func (r *Recovery) reopen(seg *segment) error {
 	s := r.s
 	next, err := s.cfg.mapForWriting(seg, max(seg.size, headerSize+s.nextCap(0)))
-	if err != nil {
+	if errors.Is(err, mmapio.ErrNotReserved) {
 		s.cfg.Logger.Warn("no space could be reserved in the active segment", "segment", seg.path, "error", err)
-		if next, err = s.cfg.mapForWriting(seg, seg.size); err != nil {
-			return err
-		}
+		next, err = s.cfg.mapForWriting(seg, seg.size)
+	}
+	if err != nil {
+		return err
 	}
 	s.active = next
 	s.publish(s.view.Load().with(next))
-	return r.rewrite(next)
+	if err := r.rewrite(next); err != nil {
+		return err
+	}
+	return r.payMark(next)
+}
+
+// leave maps a segment that takes no more records for writing, and keeps what lies behind its end. SealRecovered seals it.
+func (r *Recovery) leave(seg *segment) error {
+	s := r.s
+	next, err := s.cfg.mapForWriting(seg, seg.size)
+	if err != nil {
+		return err
+	}
+	next.markOwed = false // it is sealed before the journal is removed
+	s.rolled = append(s.rolled, next)
+	s.publish(s.view.Load().with(next))
+	if err := r.rewrite(next); err != nil {
+		return err
+	}
+	return r.keepTail(next)
 }
 
 // rewrite has the next sync write what no mark promises: it may be in the page cache alone, and if a sync
-// of it failed the kernel would not write it by itself. What the journal promised and Replay put there gets a
-// mark, as the journal is going to be removed. What lies behind the end is cut.
+// of it failed the kernel would not write it by itself.
 func (r *Recovery) rewrite(seg *segment) error {
-	if err := seg.file.Rewrite(min(seg.mark.end, seg.end), seg.end); err != nil {
-		return err
-	}
-	if seg.markOwed {
-		if err := seg.promise(seg.mark.end, seg.mark.lastSeq, stateOpen); err != nil {
-			return err
-		}
-		if err := seg.file.Sync(0, headerSize); err != nil {
-			return err
-		}
-		seg.markOwed = false
-	}
-	return r.cutTail(seg)
+	return seg.file.Rewrite(min(seg.mark.end, seg.end), seg.end)
 }
 
-// cutTail takes what lies behind the end of the log out of a segment that is mapped for writing.
-func (r *Recovery) cutTail(seg *segment) error {
-	tail := seg.bytes(seg.size)[seg.end:]
-	n := usedBytes(tail)
+// payMark puts a mark on disk for what the journal promised and Replay has put into a segment, as the journal is going to be
+// removed. Its records are on disk, so they are not lost without the mark. But from then on the mark alone tells a
+// record that is damaged from one that was never whole: without it, recovery would cut the log there instead of
+// saying ErrCorrupt, and take all behind it that was promised.
+func (r *Recovery) payMark(seg *segment) error {
+	if !seg.markOwed {
+		return nil
+	}
+	if err := seg.promise(seg.mark.end, seg.mark.lastSeq, stateOpen); err != nil {
+		return err
+	}
+	if err := seg.file.Sync(0, headerSize); err != nil {
+		return err
+	}
+	seg.markOwed = false
+	return nil
+}
+
+// restOn leaves a segment that was closed as it is. If the journal has promised what its mark promises, the mark is put on disk
+// (payMark): the process that wrote it may have died before it synced it.
+func (r *Recovery) restOn(seg *segment) error {
+	r.s.resting = seg
+	if !seg.markOwed {
+		return nil
+	}
+	seg.markOwed = false
+	return r.s.cfg.Folder.RewriteHead(seg.name(), bytes.Clone(seg.bytes(headerSize)))
+}
+
+// keepTail copies what lies behind the end of the log in a segment to the quarantine, and reports it.
+func (r *Recovery) keepTail(seg *segment) error {
+	n := seg.tailBytes(seg.end)
 	if n == 0 {
 		return nil
 	}
-	kept, err := r.s.cfg.quarantine(fmt.Sprintf("%s@%d", seg.name(), seg.end), tail[:n])
+	kept, err := r.s.cfg.quarantine(fmt.Sprintf("%s@%d", seg.name(), seg.end), seg.bytes(seg.end + n)[seg.end:])
 	if err != nil {
 		return err
 	}
 	crashpoint.At("recovery.kept")
-	clear(seg.file.Bytes()[seg.end : seg.end+n])
-	if err := seg.file.Sync(seg.end, seg.end+n); err != nil {
-		return err
-	}
-	crashpoint.At("recovery.cut")
 	r.cut(seg.path, seg.end, n, r.tail.reason, kept)
 	return nil
 }
 
 // dropBeyond takes a whole segment beyond the end of the log out of the store.
 func (r *Recovery) dropBeyond(seg *segment) error {
-	n := usedBytes(seg.bytes(seg.size)[headerSize:])
+	n := seg.tailBytes(headerSize)
 	kept := ""
 	if n > 0 {
 		var err error
@@ -376,7 +427,7 @@ func (r *Recovery) dropBeyond(seg *segment) error {
 	}
 	err := r.s.cfg.Drop([]uint64{seg.id})
 	switch {
-	case err != nil && n > 0:
+	case err != nil && (n > 0 || errors.Is(err, mmapio.ErrReplaced)):
 		return err
 	case err != nil:
 		// An empty segment is in nobody's way; a full disk must not keep the store from opening.
@@ -388,7 +439,7 @@ func (r *Recovery) dropBeyond(seg *segment) error {
 		return fmt.Errorf("remove segment: %w", err)
 	}
 	if n > 0 {
-		r.cut(seg.path, headerSize, n, r.tail.beyondReason(), kept)
+		r.cut(seg.path, headerSize, n, r.tail.beyondReason(seg), kept)
 	} else {
 		r.report.Removed = append(r.report.Removed, seg.path)
 	}

@@ -126,8 +126,10 @@ func (r *Replay) read() (map[SegmentRef][]piece, error) {
 	return bySegment, nil
 }
 
-// apply puts the pieces of a segment into its file. The mark is zero if the segment is not theirs, or has no need of
-// them. What is wrong with the file is told by who reads it next.
+// apply puts the pieces of a segment into its file, as far as its mark does not promise them: a mark is stored only when
+// what it promises is on disk. The mark is that of the journal whether there was anything to put or not, as the one in the
+// file may be in the page cache alone. It is zero if the segment is not theirs, or sealed. What is wrong
+// with the file is told by who reads it next.
 func (r *Replay) apply(ref SegmentRef, pieces []piece) (JournalMark, error) {
 	name := SegmentName(ref.Shard, ref.ID)
 	path := r.Folder.PathOf(name)
@@ -149,7 +151,13 @@ func (r *Replay) apply(ref SegmentRef, pieces []piece) (JournalMark, error) {
 	mark := JournalMark{nonce: h.nonce}
 	var patches []mmapio.Patch
 	for _, p := range pieces {
-		if p.nonce != h.nonce || p.end() <= m.end {
+		if p.nonce != h.nonce {
+			continue // of a segment that had the id before (see believe)
+		}
+		if p.end() > mark.end {
+			mark.end, mark.lastSeq = p.end(), p.lastSeq
+		}
+		if p.end() <= m.end {
 			continue
 		}
 		if p.offset < headerSize || p.end() > length {
@@ -159,12 +167,9 @@ func (r *Replay) apply(ref SegmentRef, pieces []piece) (JournalMark, error) {
 			p.offset, p.bytes = m.end, p.bytes[skip:]
 		}
 		patches = append(patches, mmapio.Patch{Offset: p.offset, Bytes: p.bytes})
-		if p.end() > mark.end {
-			mark.end, mark.lastSeq = p.end(), p.lastSeq
-		}
 	}
 	if len(patches) == 0 {
-		return JournalMark{}, nil
+		return mark, nil
 	}
 	return mark, r.patch(name, patches)
 }
@@ -216,15 +221,24 @@ func QuarantineJournal(store *mmapio.Folder) (kept []string, err error) {
 	return kept, RemoveJournal(store)
 }
 
-// believe raises what is promised of a segment to what the journal promised of it. The mark in the file follows
-// when the shard is opened for writing (Recovery.rewrite).
+// believe raises what is promised of a segment to what the journal promised of it. Recovery then says ErrCorrupt where it
+// finds damage in front of that. Without it, a flipped bit behind the mark and in front of what the journal has would end the log
+// there, and cut all that the journal has promised behind it. The mark in the file follows when the shard is opened for
+// writing (payMark), also where it says as much already, because it may not be on disk.
+//
+// The nonce tells the segment from one that had the same id before. While there is a manifest no id is given out twice
+// (Listed.NextID). But Repair makes a lost manifest from the segments that are left, and may give out the id of one that
+// was dropped. If a power failure then brings the removed journal back, its pieces must not go into the new segment.
 func (seg *segment) believe(m JournalMark) {
-	if m.nonce != seg.nonce || m.end <= seg.mark.end || seg.sealed() {
+	if m.nonce != seg.nonce || seg.sealed() {
+		return
+	}
+	seg.markOwed = true
+	if m.end <= seg.mark.end {
 		return
 	}
 	seg.mark.end, seg.mark.lastSeq = m.end, m.lastSeq
 	if seg.mark.state == stateClosed {
 		seg.mark.state = stateOpen
 	}
-	seg.markOwed = true
 }

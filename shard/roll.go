@@ -1,9 +1,11 @@
 package shard
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
+	"github.com/freyjadb/freyja/mmapio"
 )
 
 // roll makes a segment active that has room for a record of size bytes: the one that was active when
@@ -59,11 +61,15 @@ func (seg *segment) settleIn(t *tenancy) { seg.tenancy, seg.number = t, t.number
 func (s *Shard) resume() error {
 	old := s.resting
 	next, err := s.cfg.mapForWriting(old, max(old.size, headerSize+s.nextCap(0)))
-	if err != nil {
+	if errors.Is(err, mmapio.ErrNotReserved) {
 		s.cfg.Logger.Warn("no space could be reserved in the last segment", "segment", old.path, "error", err)
-		if next, err = s.cfg.mapForWriting(old, old.size); err != nil {
-			return err
-		}
+		next, err = s.cfg.mapForWriting(old, old.size)
+	}
+	if errors.Is(err, mmapio.ErrNotSynced) {
+		s.cfg.Health.Fail(fmt.Errorf("resume shard %d: %w", s.cfg.Shard, err))
+	}
+	if err != nil {
+		return err
 	}
 	s.publish(s.view.Load().with(next))
 	s.resting, s.active = nil, next

@@ -141,7 +141,8 @@ type Listed struct {
 	NextID uint64 // no segment from here on was ever listed
 }
 
-// Health is what ends writing to a store: the first sync that failed. Any goroutine may use it.
+// Health is what ends writing to a store: the first sync that failed, or a batch that was written in part. Any goroutine may
+// use it.
 type Health struct {
 	// Failed is told of the failure, once, by the goroutine that has met it, which may hold mutexes of a shard and of
 	// the journal; nil: nobody is. Immutable once a shard has it.
@@ -166,7 +167,7 @@ func (h *Health) Fail(err error) {
 // Err is nil while the store is well, and otherwise wraps ErrReadOnly and the failure.
 func (h *Health) Err() error {
 	if f := h.failure.Load(); f != nil {
-		return fmt.Errorf("%w since a sync failed: %w", ErrReadOnly, f.err)
+		return fmt.Errorf("%w since writing to its files failed: %w", ErrReadOnly, f.err)
 	}
 	return nil
 }

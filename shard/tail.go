@@ -23,13 +23,19 @@ type head struct {
 	entries []headEntry
 }
 
-// beyondReason is why segments beyond the end of the log do not count.
-func (t *tail) beyondReason() string {
+// beyondReason is why a segment beyond the end of the log does not count.
+func (t *tail) beyondReason(seg *segment) string {
 	if t.torn {
 		return t.reason
 	}
+	if _, reason := decodeRecord(seg.bytes(seg.size)[headerSize:], true); reason != "" {
+		return reason
+	}
 	return "records before it are missing"
 }
+
+// tailBytes is how many bytes there are from an offset on, without the zeros at the end of the file.
+func (seg *segment) tailBytes(from int64) int64 { return usedBytes(seg.bytes(seg.size)[from:]) }
 
 // readTail finds out where the log ends, and which batches the tail has. Nothing is entered into the
 // index yet: a batch of another shard may be what ends the log.
@@ -51,8 +57,11 @@ func (r *Recovery) readTail(open []*segment) error {
 		t.ends = append(t.ends, end)
 	}
 	if len(t.chain) == 0 {
-		// No record follows the sealed ones. A segment that never had records can still be the active one.
-		empty := func(seg *segment) bool { return seg.mark.state == stateClosed && seg.mark.end == headerSize }
+		// No record follows the sealed ones. A segment that never had records can still be the active one, but not
+		// if there are bytes that are no record: it could only be sealed, and it is not worth a name.
+		empty := func(seg *segment) bool {
+			return seg.mark.state == stateClosed && seg.mark.end == headerSize && seg.tailBytes(headerSize) == 0
+		}
 		if i := slices.IndexFunc(open, empty); i >= 0 {
 			t.chain, t.ends = append(t.chain, open[i]), append(t.ends, headerSize)
 			open = slices.Delete(open, i, i+1)
@@ -171,7 +180,7 @@ func (r *Recovery) applyTail() error {
 		if err := r.ctx.Err(); err != nil {
 			return err
 		}
-		if i > 0 && firstSeq(seg) > t.end {
+		if firstSeq(seg) > t.end { // of a batch that Resolve has cut, or behind one
 			t.beyond = append(t.chain[i:len(t.chain):len(t.chain)], t.beyond...)
 			t.chain = t.chain[:i]
 			break
