@@ -57,6 +57,9 @@ func TestCrashAnywhere(t *testing.T) {
 	}
 	t.Logf("%d steps, %d images, %d of them torn", steps, images, w.taken[tornPoint])
 	for point := range crashPoints(t) {
+		if strings.HasPrefix(point, "restore.") { // TestPowerFailureInRestore
+			continue
+		}
 		require.Positive(t, w.hits[point], "no program came to %s", point)
 		require.Positive(t, w.taken[point], "no image was taken at %s", point)
 	}

@@ -6,10 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/internal/ioevent"
 	"github.com/freyjadb/freyja/internal/powerloss"
 )
@@ -25,7 +27,8 @@ type caseStore struct {
 	db     *DB
 
 	mu     sync.Mutex
-	before func(e ioevent.Event) // guarded by mu
+	before func(e ioevent.Event)       // guarded by mu
+	refuse func(e ioevent.Event) error // guarded by mu; lets calls fail
 }
 
 func newCaseStore(t *testing.T, opts Options) *caseStore {
@@ -40,6 +43,12 @@ func newCaseStore(t *testing.T, opts Options) *caseStore {
 		defer c.mu.Unlock()
 		if c.before != nil {
 			c.before(e)
+		}
+		if c.refuse != nil && c.disk.Holds(e) {
+			if err := c.refuse(e); err != nil {
+				c.disk.FailSync(e)
+				return err
+			}
 		}
 		c.disk.Before(e)
 		return nil
@@ -56,6 +65,12 @@ func (c *caseStore) setBefore(fn func(e ioevent.Event)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.before = fn
+}
+
+func (c *caseStore) setRefuse(fn func(e ioevent.Event) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refuse = fn
 }
 
 func (c *caseStore) open() {
@@ -125,4 +140,99 @@ func TestPowerFailureAfterClose(t *testing.T) {
 		require.Empty(t, report.Damages)
 	})
 	require.Positive(t, saved, "no saved index outlived a failure")
+}
+
+// TestPowerFailureAfterDeathInRename: a process dies when it has given a new manifest its name, and that is not on disk. The
+// next one must not remove what the manifest before lists, since a power failure may bring that back.
+func TestPowerFailureAfterDeathInRename(t *testing.T) {
+	c := newCaseStore(t, Options{Shards: 1, SegmentSize: 1024, firstSegmentSize: 1024, Durability: Never, DisableAutoCompact: true})
+	for n := range 30 {
+		c.put(n % 10)
+	}
+	require.NoError(t, c.db.Sync())
+	var killed *powerloss.Disk
+	crashpoint.Set(func(point string) {
+		if point == "file.renamed" && killed == nil {
+			killed, _ = c.disk.Kill(filepath.Join(c.parent, "killed"), crashRand(1, 1))
+		}
+	})
+	defer crashpoint.Set(nil)
+	_, err := c.db.Compact(t.Context())
+	require.NoError(t, err)
+	crashpoint.Set(nil)
+	require.NotNil(t, killed)
+	require.NoError(t, c.db.Close())
+	c.disk.Close()
+	c.disk = killed
+	c.open()
+	require.NotEmpty(t, c.db.Recovery().Removed, "the inputs are not listed any more")
+	c.fail(func(db *DB) { require.Equal(t, 10, db.Len()) })
+	require.NoError(t, c.db.Close())
+}
+
+// TestPowerFailureAfterFailedSyncOfManifest: the sync of the folder fails when a compaction has put its manifest in place. The
+// store turns read-only. Opened again, it must not rely on that manifest either: the next sync proves nothing.
+func TestPowerFailureAfterFailedSyncOfManifest(t *testing.T) {
+	c := newCaseStore(t, Options{Shards: 1, SegmentSize: 1024, firstSegmentSize: 1024, Durability: Never, DisableAutoCompact: true})
+	for n := range 30 {
+		c.put(n % 10)
+	}
+	require.NoError(t, c.db.Sync())
+	renamed, failed := false, false
+	c.setRefuse(func(e ioevent.Event) error {
+		renamed = renamed || e.Op == ioevent.Rename && filepath.Base(e.To) == manifestName
+		if e.Op != ioevent.SyncDir || !renamed || failed {
+			return nil
+		}
+		failed = true
+		return syscall.EIO
+	})
+	_, err := c.db.Compact(t.Context())
+	require.ErrorIs(t, err, syscall.EIO)
+	require.ErrorIs(t, c.db.Put([]byte("more"), nil), ErrReadOnly)
+	require.ErrorIs(t, c.db.Close(), ErrReadOnly)
+	c.open()
+	require.NotEmpty(t, c.db.Recovery().Removed)
+	c.fail(func(db *DB) { require.Equal(t, 10, db.Len()) })
+	require.NoError(t, c.db.Close())
+}
+
+// TestPowerFailureOfIdlePart: a batch puts a key in one shard and deletes an absent one in another. It was absent because of
+// a delete that is not on disk. A power failure must not leave the put and undo the delete.
+func TestPowerFailureOfIdlePart(t *testing.T) {
+	c := newCaseStore(t, Options{Shards: 2, SegmentSize: 1024, firstSegmentSize: 1024, Durability: Never, DisableAutoCompact: true})
+	gone, put := keyOfShard(t, 1, 2, "gone"), keyOfShard(t, 0, 2, "put")
+	require.NoError(t, c.db.Put(gone, []byte("old")))
+	require.NoError(t, c.db.Sync())
+	require.NoError(t, c.db.Delete(gone))
+	b := NewBatch()
+	b.Put(put, []byte("new"))
+	b.Delete(gone)
+	require.NoError(t, c.db.Apply(b))
+	for n := range 20 { // so that the shard of the put seals what it has
+		require.NoError(t, c.db.Put(keyOfShard(t, 0, 2, fmt.Sprint("more-", n)), make([]byte, 200)))
+	}
+	whole := 0
+	c.fail(func(db *DB) {
+		_, err := db.Get(gone)
+		hasGone := err == nil
+		_, err = db.Get(put)
+		hasPut := err == nil
+		require.False(t, hasPut && hasGone, "half of the batch is there: the put is new, the delete is undone")
+		if hasPut {
+			whole++
+		}
+	})
+	require.Positive(t, whole, "no failure left the batch")
+	require.NoError(t, c.db.Close())
+}
+
+// keyOfShard is a key of one of some shards.
+func keyOfShard(t testing.TB, number, shards int, name string) []byte {
+	t.Helper()
+	for i := 0; ; i++ {
+		if key := fmt.Appendf(nil, "%s-%d", name, i); int(xxhashOf(string(key)))&(shards-1) == number {
+			return key
+		}
+	}
 }

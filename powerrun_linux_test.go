@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,8 +35,10 @@ type powerRun struct {
 	opts   Options
 	keys   [][]string // by shard
 	counts *powerCounts
-	liar   bool // the disk does not sync
-	sizes  int  // how many kinds of values there are: the first four are small
+	liar   bool   // the disk does not sync
+	sizes  int    // how many kinds of values there are: the first four are small
+	images int    // to take in a generation
+	point  string // the crash point at which processes die; "" for any call
 
 	db      *DB
 	dir     string
@@ -50,6 +53,7 @@ type powerRun struct {
 // powerCounts is what a test has done.
 type powerCounts struct {
 	crashes, again, kills int                // images checked: of programs, of recoveries; deaths of the process alone
+	opening               int                // images checked: of what opened after such a death
 	images, required      map[Durability]int // images, and writes that had to be in them
 	spared, lost          int                // writes that were there though not promised; that went
 	cuts                  int                // reported by Open
@@ -60,7 +64,8 @@ func newPowerCounts() *powerCounts {
 }
 
 func (c *powerCounts) log(t testing.TB) {
-	t.Logf("%d power failures, %d of them during recovery from another; %d deaths of the process", c.crashes+c.again, c.again, c.kills)
+	t.Logf("%d power failures, %d of them during recovery from another, %d during that from one of %d deaths of the process",
+		c.crashes+c.again, c.again, c.opening, c.kills)
 	for _, mode := range []Durability{Always, Periodic, Never} {
 		t.Logf("%-8v %6d failures, %9d promised writes were all there", mode, c.images[mode], c.required[mode])
 	}
@@ -89,7 +94,8 @@ func powerOptions(rng *rand.Rand) Options {
 }
 
 func newPowerRun(t testing.TB, rng *rand.Rand, opts Options, counts *powerCounts) *powerRun {
-	r := &powerRun{t: t, rng: rng, parent: fastDir(t), opts: opts, counts: counts, keys: make([][]string, opts.Shards), sizes: 6}
+	r := &powerRun{t: t, rng: rng, parent: fastDir(t), opts: opts, counts: counts, keys: make([][]string, opts.Shards), sizes: 6,
+		images: generationCrashes}
 	hash := &DB{hashMask: ^uint64(0)}
 	for i := 0; slices.ContainsFunc(r.keys, func(keys []string) bool { return len(keys) < 8 }); i++ {
 		key := fmt.Sprintf("key-%d", i)
@@ -148,15 +154,15 @@ func cloneStates(states []map[string]string) []map[string]string {
 }
 
 func (r *powerRun) watch(disk *powerloss.Disk, h *powerHistory) *watchedDisk {
-	return &watchedDisk{Disk: disk, rng: crashRand(r.rng.Uint64(), 2), most: generationCrashes, history: h}
+	return &watchedDisk{Disk: disk, rng: crashRand(r.rng.Uint64(), 2), most: r.images, history: h}
 }
 
 // generation writes, fails, recovers, and leaves the run with the store to go on with.
 func (r *powerRun) generation(d *disks, number int, last bool) error {
 	w, h := r.watched, r.history
-	if r.rng.IntN(3) == 0 && !last {
+	if !last && (r.point != "" || r.rng.IntN(3) == 0) {
 		w.mu.Lock()
-		w.kill = filepath.Join(r.parent, fmt.Sprintf("killed-%d", number))
+		w.kill, w.point, w.passes = filepath.Join(r.parent, fmt.Sprintf("killed-%d", number)), r.point, r.rng.IntN(4)
 		w.mu.Unlock()
 	}
 	for range 1 + r.rng.IntN(3) {
@@ -211,7 +217,7 @@ func (r *powerRun) take(next *recoveredStore, h *powerHistory) {
 		all[s] = len(h.logs[s])
 	}
 	r.model = h.states(all)
-	r.watched.goOn(h)
+	r.watched.goOn(h, r.images)
 }
 
 // restart opens what the death of the process left.
@@ -222,7 +228,7 @@ func (r *powerRun) restart(d *disks, h *powerHistory, kill *powerKill) error {
 	r.counts.kills++
 	span := powerSpan{least: kill.promised, most: kill.span.most} // for a power failure
 	w := r.watch(kill.disk, nil)
-	w.span = &span
+	w.span, w.most = &span, 3
 	d.add(w)
 	store := filepath.Join(kill.disk.Root(), "store")
 	db, err := Open(store, r.optionsOn(w))
@@ -234,6 +240,16 @@ func (r *powerRun) restart(d *disks, h *powerHistory, kill *powerKill) error {
 	if err != nil {
 		err = errors.Join(err, db.Close())
 		return r.failed(h, kill.span, store, fmt.Errorf("after the death of the process: %w", err))
+	}
+	// The power may fail while the next process opens the store: of what the dead one had in the page cache alone nothing
+	// need be there, and what was removed because of it need be gone.
+	crashes, _ := w.stop()
+	for i, crash := range crashes {
+		r.counts.opening++
+		root := fmt.Sprintf("%s.%d", kill.disk.Root(), i)
+		if _, err := r.recover(d, h, crash, root, 1, false); err != nil {
+			return fmt.Errorf("after the death of the process: %w", errors.Join(err, db.Close()))
+		}
 	}
 	r.take(&recoveredStore{db: db, dir: store, watched: w, entries: entries}, h.cut(entries, kill.promised))
 	return nil
@@ -403,6 +419,34 @@ func TestPowerFailure(t *testing.T) {
 	if runs > 30 {
 		require.Positive(t, counts.kills, "no process died")
 	}
+}
+
+// TestPowerFailureAfterDeathAtPoint: a process dies at a crash point, the next one goes on with what is in the page cache, and
+// the power fails while it opens the store or later.
+func TestPowerFailureAfterDeathAtPoint(t *testing.T) {
+	seed := logSeed(t)
+	d := watchDisks(t)
+	points := slices.Sorted(maps.Keys(crashPoints(t)))
+	points = slices.DeleteFunc(points, func(point string) bool { return strings.HasPrefix(point, "restore.") })
+	counts := newPowerCounts()
+	for i := range uint64(atSize(2, 40*len(points))) {
+		rng := crashRand(seed, i)
+		point := points[rng.IntN(len(points))]
+		if i%2 == 0 {
+			point = "file.renamed" // names that are not synced are what a later process is wrong about most easily
+		}
+		opts := powerOptions(rng)
+		if strings.HasPrefix(point, "journal.") {
+			opts.Durability = Always
+		}
+		r := newPowerRun(t, rng, opts, counts)
+		r.point, r.sizes, r.images = point, 4, 2
+		require.NoError(t, r.run(d, 3), "run %d, %s, %+v", i, point, r.opts)
+		require.NoError(t, os.RemoveAll(r.parent))
+	}
+	counts.log(t)
+	require.Positive(t, counts.kills, "no process died")
+	require.Positive(t, counts.opening, "no power failed after that")
 }
 
 // TestPowerFailureOfLyingDisk: if syncs do nothing, the test above fails.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/internal/ioevent"
 	"github.com/freyjadb/freyja/internal/powerloss"
 )
@@ -21,6 +22,8 @@ type watchedDisk struct {
 	span    *powerSpan    // of that, while it is being recovered and nothing is written
 	crashes []powerCrash
 	kill    string // folder for the death of the process, "" for none
+	point   string // the crash point at which it dies; "" for any call
+	passes  int    // how often it comes to the point without dying
 	killed  *powerKill
 }
 
@@ -47,6 +50,14 @@ type disks struct {
 // watchDisks has every call of the test told to the disk that it is for.
 func watchDisks(t testing.TB) *disks {
 	d := &disks{}
+	crashpoint.Set(func(point string) {
+		d.mu.Lock()
+		all := slices.Clone(d.all)
+		d.mu.Unlock()
+		for _, w := range all {
+			w.at(point)
+		}
+	})
 	ioevent.Set(func(e ioevent.Event) error {
 		d.mu.Lock()
 		all := slices.Clone(d.all)
@@ -58,7 +69,7 @@ func watchDisks(t testing.TB) *disks {
 		}
 		return nil
 	})
-	t.Cleanup(func() { ioevent.Set(nil) })
+	t.Cleanup(func() { ioevent.Set(nil); crashpoint.Set(nil) })
 	return d
 }
 
@@ -94,14 +105,34 @@ func (w *watchedDisk) before(e ioevent.Event) {
 		}
 		w.crashes[at] = crash
 	}
-	if w.kill != "" && w.killed == nil && w.span == nil && w.rng.IntN(killChance) == 0 {
-		k := &powerKill{promised: w.history.promisedNow()}
-		k.span.least = w.history.returnedNow()
-		k.disk, k.err = w.Kill(w.kill, crashRand(w.rng.Uint64(), 1))
-		k.span.most = w.history.begunNow()
-		w.killed = k
+	if w.point == "" && w.rng.IntN(killChance) == 0 {
+		w.die()
 	}
 	w.Disk.Before(e)
+}
+
+// at is told that the store has come to a crash point. Only one store is being written to at a time.
+func (w *watchedDisk) at(point string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.point != point {
+		return
+	}
+	if w.passes--; w.passes < 0 {
+		w.die()
+	}
+}
+
+// die is the death of the process, if there is to be one and it has not been. Holds mu.
+func (w *watchedDisk) die() {
+	if w.kill == "" || w.killed != nil || w.span != nil {
+		return
+	}
+	k := &powerKill{promised: w.history.promisedNow()}
+	k.span.least = w.history.returnedNow()
+	k.disk, k.err = w.Kill(w.kill, crashRand(w.rng.Uint64(), 1))
+	k.span.most = w.history.begunNow()
+	w.killed = k
 }
 
 // choose returns the place for an image if one is to be taken now, else -1, such that in the end those that
@@ -124,7 +155,7 @@ const killChance = 150
 func (w *watchedDisk) stop() ([]powerCrash, *powerKill) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.most, w.kill = 0, ""
+	w.most, w.kill, w.point = 0, "", ""
 	crashes := w.crashes
 	w.crashes = nil
 	return crashes, w.killed
@@ -140,10 +171,10 @@ func (w *watchedDisk) syncing() func() {
 	return w.history.syncing()
 }
 
-// goOn says that what is on the disk is recovered, and is written to now.
-func (w *watchedDisk) goOn(h *powerHistory) {
+// goOn says that what is on the disk is recovered, and is written to now. So many images are to be taken.
+func (w *watchedDisk) goOn(h *powerHistory, images int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.history, w.span = h, nil
-	w.crashes, w.calls, w.most = nil, 0, generationCrashes
+	w.crashes, w.calls, w.most = nil, 0, images
 }

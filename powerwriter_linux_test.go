@@ -157,14 +157,17 @@ func (w *powerWriter) apply(shards []int) error {
 		}
 		parts[s] = append(parts[s], write)
 	}
-	states := map[int]map[string]string{}
+	states, changes := map[int]map[string]string{}, false
 	for s, writes := range parts {
 		states[s] = maps.Clone(w.model[s])
 		powerEntry{writes: writes}.applyTo(states[s])
-		if maps.Equal(states[s], w.model[s]) {
-			delete(parts, s) // deletes of absent keys: the batch has no part there
-		}
+		changes = changes || !maps.Equal(states[s], w.model[s])
 	}
+	if !changes { // deletes of absent keys alone: there is nothing that could be torn
+		parts = nil
+	}
+	// Where only some of the parts change nothing they are in the history all the same: a batch that is there relies on
+	// the deletes that made its keys absent.
 	ends := w.history.begin(parts, true)
 	if err := w.db.Apply(b); err != nil {
 		return err

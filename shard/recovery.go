@@ -424,6 +424,7 @@ func (r *Recovery) dropBeyond(seg *segment) error {
 		if kept, err = r.s.cfg.quarantine(seg.name(), seg.bytes(headerSize+n)); err != nil {
 			return err
 		}
+		crashpoint.At("recovery.kept")
 	}
 	err := r.s.cfg.Drop([]uint64{seg.id})
 	switch {

@@ -119,7 +119,8 @@ func (k *killing) copyNames(id uint64, n *node) {
 		}
 		return next
 	}
-	next := &node{now: translate(n.now), syncedNames: translate(n.syncedNames), betweenNames: map[string]map[uint64]bool{}}
+	next := &node{now: translate(n.now), syncedNames: translate(n.syncedNames), betweenNames: map[string]map[uint64]bool{},
+		lostNames: translate(n.lostNames)}
 	for name, ids := range n.betweenNames {
 		next.betweenNames[name] = map[uint64]bool{}
 		for id := range ids {

@@ -15,7 +15,7 @@
 //     what it was then, is now, or was in between. Syncing a file does not sync its name.
 //   - A sync that was made to fail ([Disk.FailSync]) may have written any of its pages. The others are
 //     lost although the system shows them, and no later sync brings them to the medium, unless they are
-//     changed again: that is what Linux does.
+//     changed again: that is what Linux does. So it is with the names in a folder whose sync failed.
 //
 // That is more than a journaling file system loses: of those, names become durable in the order of the
 // calls. What survives here survives there.
@@ -24,6 +24,7 @@ package powerloss
 import (
 	"bytes"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -66,6 +67,7 @@ type node struct {
 	now          map[string]uint64          // the entries when it was last looked at; nil for a file
 	syncedNames  map[string]uint64          // those that are sure to be on the medium
 	betweenNames map[string]map[uint64]bool // by name: what it has been since, 0 for absent
+	lostNames    map[string]uint64          // by name: what a failed sync lost, as the system shows it
 }
 
 // Watch begins to follow what is below root, all of which it takes for synced.
@@ -165,7 +167,7 @@ func (d *Disk) Before(e ioevent.Event) {
 	}
 }
 
-// FailSync takes notice of a Sync or SyncRange that is made to fail.
+// FailSync takes notice of a Sync, SyncRange or SyncDir that is made to fail.
 func (d *Disk) FailSync(e ioevent.Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -174,7 +176,11 @@ func (d *Disk) FailSync(e ioevent.Event) {
 	}
 	d.lookLocked()
 	n := d.nodeAt(e.Path)
-	if n == nil || n.now != nil {
+	switch {
+	case n == nil:
+		return
+	case n.now != nil:
+		n.loseNames()
 		return
 	}
 	from, to := e.Offset, e.Offset+e.Length
@@ -261,9 +267,29 @@ func (n *node) change(now map[string]uint64) {
 	n.now = now
 }
 
+// syncNames puts the names on the medium, but for those that a failed sync has lost.
 func (n *node) syncNames() {
-	n.syncedNames = n.now
-	n.betweenNames = map[string]map[uint64]bool{}
+	synced, between := maps.Clone(n.now), map[string]map[uint64]bool{}
+	for name, id := range n.lostNames {
+		if n.now[name] != id {
+			delete(n.lostNames, name)
+			continue
+		}
+		between[name] = n.betweenNames[name]
+		delete(synced, name)
+		if old, ok := n.syncedNames[name]; ok {
+			synced[name] = old
+		}
+	}
+	n.syncedNames, n.betweenNames = synced, between
+}
+
+// loseNames notes what a sync that fails does not bring to the medium.
+func (n *node) loseNames() {
+	n.lostNames = map[string]uint64{}
+	for name := range n.betweenNames {
+		n.lostNames[name] = n.now[name]
+	}
 }
 
 // forgetLocked lets go of files that have no name any more, and cannot get one back.
