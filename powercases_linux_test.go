@@ -149,7 +149,8 @@ func TestPowerFailureAfterDeathInRename(t *testing.T) {
 	for n := range 30 {
 		c.put(n % 10)
 	}
-	require.NoError(t, c.db.Sync())
+	require.NoError(t, c.db.Close()) // or a segment might be prepared meanwhile
+	c.open()
 	var killed *powerloss.Disk
 	crashpoint.Set(func(point string) {
 		if point == "file.renamed" && killed == nil {
@@ -177,7 +178,8 @@ func TestPowerFailureAfterFailedSyncOfManifest(t *testing.T) {
 	for n := range 30 {
 		c.put(n % 10)
 	}
-	require.NoError(t, c.db.Sync())
+	require.NoError(t, c.db.Close()) // or a segment might be prepared meanwhile
+	c.open()
 	renamed, failed := false, false
 	c.setRefuse(func(e ioevent.Event) error {
 		renamed = renamed || e.Op == ioevent.Rename && filepath.Base(e.To) == manifestName

@@ -34,9 +34,11 @@ func newHalfBatch(t *testing.T) *halfBatch {
 		h.keys[i], h.goOn[i] = keyOfShard(t, i, 2, "batch"), keyOfShard(t, 1, 2, fmt.Sprint("later-", i))
 	}
 	h.firstShard = keyOfShard(t, 0, 2, "first")
-	require.NoError(t, c.db.Put(h.firstShard, make([]byte, 4000))) // so that the part lies on pages of its own
-	require.NoError(t, c.db.Put(keyOfShard(t, 0, 2, "second"), make([]byte, 200)))
+	// A record of one page, so that the part lies on a page of its own, which nothing writes again by the way.
+	require.NoError(t, c.db.Put(h.firstShard, bytes.Repeat([]byte{1}, headerPage-21-len(h.firstShard))))
 	require.NoError(t, c.db.Sync())
+	im := readImage(t, filepath.Join(c.disk.Root(), "store"))
+	require.Equal(t, 2*headerPage, used(im[im.segments(0)[0]]))
 	b := NewBatch()
 	for _, key := range h.keys {
 		b.Put(key, []byte("half"))
@@ -66,14 +68,14 @@ func newHalfBatch(t *testing.T) *halfBatch {
 // it.
 type cutTrial struct {
 	*halfBatch
-	t       *testing.T
-	parent  string
-	disk    *powerloss.Disk
-	calls   int
-	fail    int // number of the call that fails, -1 for none; only a sync does
-	die     int // number of the call before which the process dies, -1 for none
-	killed  *powerloss.Disk
-	reached bool
+	t      *testing.T
+	parent string
+	disk   *powerloss.Disk
+	calls  []ioevent.Event
+	fail   int // number of the call that fails, -1 for none
+	die    int // number of the call before which the process dies, -1 for none
+	killed *powerloss.Disk
+	opened int // how many stores were
 }
 
 func (h *halfBatch) trial(t *testing.T) *cutTrial {
@@ -88,15 +90,12 @@ func (h *halfBatch) trial(t *testing.T) *cutTrial {
 }
 
 func (c *cutTrial) before(e ioevent.Event) error {
-	n := c.calls
-	c.calls++
-	c.reached = c.reached || n == max(c.fail, c.die)
+	n := len(c.calls)
+	c.calls = append(c.calls, e)
 	if n == c.die {
-		c.killed, _ = c.disk.Kill(filepath.Join(c.parent, fmt.Sprint("killed-", n)), crashRand(1, uint64(n)))
+		c.killed, _ = c.disk.Kill(filepath.Join(c.parent, fmt.Sprintf("killed-%d", c.opened)), crashRand(1, uint64(n)))
 	}
-	store := filepath.Join(c.disk.Root(), "store")
-	inStore := e.Path == store || filepath.Dir(e.Path) == store
-	if n == c.fail && inStore && (e.Op == ioevent.Sync || e.Op == ioevent.SyncRange || e.Op == ioevent.SyncDir) {
+	if n == c.fail {
 		c.disk.FailSync(e)
 		return syscall.EIO
 	}
@@ -104,21 +103,34 @@ func (c *cutTrial) before(e ioevent.Event) error {
 	return nil
 }
 
-// open opens and closes the store, and goes on with what a process that died on the way has left, if one did.
-func (c *cutTrial) open(fail, die int) {
-	c.calls, c.fail, c.die, c.killed, c.reached = 0, fail, die, nil, false
-	opts := c.opts
-	db, err := Open(filepath.Join(c.disk.Root(), "store"), &opts)
-	if err == nil {
-		err = db.Close()
+// syncs are the numbers of the calls that sync the store's files or its folder.
+func (c *cutTrial) syncs() (numbers []int) {
+	for n, e := range c.calls {
+		isSync := e.Op == ioevent.Sync || e.Op == ioevent.SyncRange || e.Op == ioevent.SyncDir
+		if isSync && (filepath.Base(e.Path) == "store" || filepath.Base(filepath.Dir(e.Path)) == "store") {
+			numbers = append(numbers, n)
+		}
 	}
+	return numbers
+}
+
+// open opens the store, and goes on with what it leaves, or with what a process that died on the way has left.
+func (c *cutTrial) open(fail, die int) {
+	c.calls, c.fail, c.die, c.killed = nil, fail, die, nil
+	c.opened++
+	db, err := Open(filepath.Join(c.disk.Root(), "store"), &c.opts)
 	if err != nil {
 		require.ErrorIs(c.t, err, syscall.EIO)
+		return
 	}
-	if c.killed != nil {
-		c.disk.Close()
-		c.disk = c.killed
+	c.fail, c.die = -1, -1
+	if c.killed == nil { // the process dies when it has opened the store
+		c.killed, err = c.disk.Kill(filepath.Join(c.parent, fmt.Sprintf("killed-%d", c.opened)), crashRand(2, 2))
+		require.NoError(c.t, err)
 	}
+	require.NoError(c.t, db.Close())
+	c.disk.Close()
+	c.disk = c.killed
 }
 
 // check goes on in shard 1 to the numbers that the batch had there, and has the power fail.
@@ -126,7 +138,7 @@ func (c *cutTrial) check(what string) {
 	c.fail, c.die = -1, -1
 	db, err := Open(filepath.Join(c.disk.Root(), "store"), &c.opts)
 	require.NoError(c.t, err, what)
-	require.Equal(c.t, 2, db.Len(), what)
+	require.Equal(c.t, 1, db.Len(), what)
 	for _, key := range c.goOn {
 		require.NoError(c.t, db.Put(key, []byte("new")), what)
 	}
@@ -159,25 +171,26 @@ func TestCutStaysCut(t *testing.T) {
 	h := newHalfBatch(t)
 	defer ioevent.Set(nil)
 	rng := crashRand(logSeed(t), 6)
-	step := atSize(7, 1)
-	trials := 0
-	for n := rng.IntN(step); ; n += step {
+	c := h.trial(t)
+	c.open(-1, -1)
+	calls, syncs := len(c.calls), c.syncs()
+	c.check("nothing happened")
+	trial := func(fail, die int) {
 		c := h.trial(t)
-		fail, die := n/2, -1
-		if n%2 == 1 {
-			fail, die = die, fail
-		}
 		c.open(fail, die)
-		if !c.reached {
-			c.check("nothing happened")
-			break
-		}
-		trials++
-		second := rng.IntN(40)
-		if n%3 > 0 {
+		second := -1
+		if rng.IntN(2) == 0 {
+			second = rng.IntN(calls)
 			c.open(second, -1)
 		}
 		c.check(fmt.Sprintf("first call %d fails, or the process dies before call %d; then call %d fails", fail, die, second))
 	}
-	t.Logf("%d trials", trials)
+	for _, n := range syncs {
+		trial(n, -1)
+	}
+	step := atSize(4, 1)
+	for n := rng.IntN(step); n < calls; n += step {
+		trial(-1, n)
+	}
+	t.Logf("%d calls, %d of them syncs", calls, len(syncs))
 }
