@@ -47,9 +47,9 @@ var (
 	// ErrNotStore: the folder is not a freyja store and is not empty either, or is missing and
 	// the store was to be opened read-only.
 	ErrNotStore = errors.New("not a freyja store")
-	// ErrFormat: the store or the backup was written by a newer version of freyja than this one, or
-	// what was to be restored is no backup.
-	ErrFormat = errors.New("unsupported format")
+	// ErrFormat: the store or the backup has another format version than this version of freyja
+	// reads, or what was to be restored is no backup.
+	ErrFormat = shard.ErrFormat
 	// ErrShardCount: Options.Shards is set and differs from what the store was created with.
 	ErrShardCount = errors.New("shard count differs")
 )

@@ -44,7 +44,6 @@ package freyja
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -110,7 +109,7 @@ type DB struct {
 // Recovery says what it found.
 //
 // Errors: ErrInvalidOptions; ErrNotStore if dir holds something else; ErrLocked; ErrFormat for a
-// store of a newer version; ErrShardCount; ErrCorrupt, naming file and offset, for damage in what was
+// store of another format version; ErrShardCount; ErrCorrupt, naming file and offset, for damage in what was
 // known to be on disk; ErrReadOnly for a read-only Open of a store whose machine died under Always, if its journal has
 // writes that its segments lack: open it for writing once; and errors of the file system.
 func Open(dir string, opts *Options) (*DB, error) {
@@ -191,11 +190,6 @@ func (db *DB) openFiles(ctx context.Context) error {
 	}
 	db.manifest.init(db.folder, m, &db.health)
 	if !db.opts.ReadOnly {
-		if m.old { // older versions must not take for theirs what is going to be written
-			if err := db.manifest.rewrite(); err != nil {
-				return err
-			}
-		}
 		if err := db.dropOrphans(ctx, m); err != nil {
 			return err
 		}
@@ -304,7 +298,6 @@ func (db *DB) loadOrCreateManifest() (*manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read manifest %q: %w", db.folder.PathOf(manifestName), err)
 	}
-	m.old = binary.LittleEndian.Uint32(b[8:]) < manifestVersion
 	if db.opts.Shards != 0 && db.opts.Shards != len(m.shards) {
 		return nil, fmt.Errorf("the store has %d shards, Options.Shards is %d: %w", len(m.shards), db.opts.Shards, ErrShardCount)
 	}
@@ -316,7 +309,7 @@ func (db *DB) createManifest() (*manifest, error) {
 	if n == 0 {
 		n = DefaultShards
 	}
-	m := &manifest{created: time.Now().UnixNano(), shards: make([]shard.Listed, n)}
+	m := &manifest{created: time.Now().UnixNano(), secret: shard.NewSecret(), shards: make([]shard.Listed, n)}
 	if _, err := rand.Read(m.storeID[:]); err != nil {
 		return nil, err
 	}
@@ -351,6 +344,7 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, jou
 	return shard.Config{
 		Folder:           db.folder,
 		StoreID:          m.storeID,
+		Secret:           m.secret,
 		Shard:            number,
 		Shards:           len(m.shards),
 		SegmentSize:      db.opts.SegmentSize,

@@ -15,7 +15,8 @@ type replayed struct {
 
 // replayJournal puts what the journal of the last process has into the segments.
 func (db *DB) replayJournal(ctx context.Context, m *manifest) (replayed, error) {
-	r := shard.Replay{Folder: db.folder, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, ReadOnly: db.opts.ReadOnly}
+	r := shard.Replay{Folder: db.folder, StoreID: m.storeID, Secret: m.secret, Shards: len(m.shards), Lists: m.lists,
+		ReadOnly: db.opts.ReadOnly}
 	marks, err := r.Run(ctx)
 	return replayed{r.Found, r.Bytes, marks}, err
 }

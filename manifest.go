@@ -24,29 +24,41 @@ import (
 //	    12     4  number of shards N, a power of two in 1..1024
 //	    16    16  store id, random; every segment repeats it
 //	    32     8  time of creation, Unix nanoseconds
-//	    40    20  zero
+//	    40    16  secret, random; every segment repeats it (package shard, binding.go)
+//	    56     4  zero
 //	    60     4  CRC-32C of bytes 0 to 60
-//	    64        N times (manifestShard): 8 bytes floor, 8 bytes next id, 8 bytes count, then
-//	              count segment ids of 8 bytes, rising. Version 1 has no floor and no next id
+//	    64     8  number of lineages L, at most 256
+//	    72        L times: 16 bytes lineage, random, then N sequence numbers of 8 bytes at which it begins
+//	              N times (manifestShard): 8 bytes floor, 8 bytes next id, 8 bytes count, then
+//	              count segment ids of 8 bytes, rising
 //	  last     4  CRC-32C of everything before it
+//
+// Nothing writes a lineage yet: the place is reserved, and what is in it is kept.
 //
 // The first 64 bytes are to stay as they are in every later version, so that each version can tell
 // a newer store from a damaged one.
 const (
 	manifestName       = "MANIFEST"
 	manifestMagic      = "FREYJMAN"
-	manifestVersion    = 2
-	oldestVersion      = 1
+	manifestVersion    = 3
 	manifestHeaderSize = 64
-	// maxManifestSize is more than any manifest has: 1,024 shards of 4,096 segments.
-	maxManifestSize = 64 << 20
+	maxLineages        = 256
+	lineageSize        = 16 // bytes of a lineage in front of its sequence numbers
 )
+
+// lineage is a stretch of a store's history: what was written from one Open on.
+type lineage struct {
+	id     [lineageSize]byte
+	begins []uint64 // by shard: the sequence number of its first record
+}
 
 type manifest struct {
 	storeID [16]byte
+	secret  shard.Secret
 	created int64 // Unix nanoseconds
 	shards  []shard.Listed
-	old     bool // the file has an older version; set when a store is opened
+	// lineages are the newest ones, oldest first.
+	lineages []lineage
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -58,7 +70,15 @@ func (m *manifest) encode() []byte {
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(m.shards)))
 	copy(b[16:], m.storeID[:])
 	binary.LittleEndian.PutUint64(b[32:], uint64(m.created))
+	copy(b[40:], m.secret[:])
 	binary.LittleEndian.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(m.lineages)))
+	for _, l := range m.lineages {
+		b = append(b, l.id[:]...)
+		for _, seq := range l.begins {
+			b = binary.LittleEndian.AppendUint64(b, seq)
+		}
+	}
 	for _, l := range m.shards {
 		b = binary.LittleEndian.AppendUint64(b, l.Floor)
 		b = binary.LittleEndian.AppendUint64(b, l.NextID)
@@ -71,73 +91,141 @@ func (m *manifest) encode() []byte {
 }
 
 // decodeManifest is the inverse of encode. Its errors are ErrCorrupt, with the offset, and ErrFormat
-// for a newer version.
+// for another version.
 func decodeManifest(b []byte) (*manifest, error) {
-	corrupt := func(offset int, what string) (*manifest, error) {
-		return nil, fmt.Errorf("at offset %d: %s: %w", offset, what, ErrCorrupt)
+	m, err := decodeManifestHead(b)
+	if err != nil {
+		return nil, err
 	}
-	if len(b) < manifestHeaderSize+4 {
-		return corrupt(len(b), "file is cut short")
-	}
-	if string(b[:8]) != manifestMagic {
-		return corrupt(0, "not a manifest")
-	}
-	if crc32.Checksum(b[:60], castagnoli) != binary.LittleEndian.Uint32(b[60:]) {
-		return corrupt(0, "header does not match its checksum")
-	}
-	v := binary.LittleEndian.Uint32(b[8:])
-	if v < oldestVersion || v > manifestVersion {
-		return nil, fmt.Errorf("the store has format version %d, this version of freyja knows %d: %w", v, manifestVersion, ErrFormat)
+	if len(b) < manifestHeaderSize+8+4 {
+		return nil, manifestDamage(len(b), "file is cut short")
 	}
 	body, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
 	if crc32.Checksum(body, castagnoli) != sum {
-		return corrupt(manifestHeaderSize, "list of segments does not match its checksum")
+		return nil, manifestDamage(manifestHeaderSize, "list of segments does not match its checksum")
 	}
-	shards := binary.LittleEndian.Uint32(b[12:])
-	if shards == 0 || shards > MaxShards || bits.OnesCount32(shards) != 1 {
-		return corrupt(12, fmt.Sprintf("number of shards is %d", shards))
+	d := manifestDecoder{rest: body[manifestHeaderSize:], length: len(body)}
+	if err := d.lineages(m); err != nil {
+		return nil, err
 	}
-	m := &manifest{created: int64(binary.LittleEndian.Uint64(b[32:])), shards: make([]shard.Listed, shards)}
-	copy(m.storeID[:], b[16:])
-	rest := body[manifestHeaderSize:]
-	next := func() (n uint64) {
-		n, rest = binary.LittleEndian.Uint64(rest), rest[8:]
-		return n
+	if err := d.lists(m); err != nil {
+		return nil, err
 	}
-	numbers := 3 // in front of the ids
-	if v == 1 {
-		numbers = 1
-	}
-	for i := range m.shards {
-		l := &m.shards[i]
-		if len(rest) < 8*numbers {
-			return corrupt(len(body)-len(rest), "list of segments is cut short")
-		}
-		if v > 1 {
-			l.Floor, l.NextID = next(), next()
-		}
-		count := next()
-		if count > uint64(len(rest))/8 {
-			return corrupt(len(body)-len(rest), "list of segments is cut short")
-		}
-		l.Segments = make([]uint64, count)
-		for j := range l.Segments {
-			l.Segments[j] = next()
-		}
-		if !rising(l.Segments) {
-			return corrupt(len(body)-len(rest), "segment ids do not rise")
-		}
-	}
-	if len(rest) != 0 {
-		return corrupt(len(body)-len(rest), "bytes behind the last list")
+	if len(d.rest) != 0 {
+		return nil, d.damage("bytes behind the last list")
 	}
 	return m, nil
 }
 
-// readManifest reads the manifest of the store in a folder.
+func manifestDamage(offset int, what string) error {
+	return fmt.Errorf("at offset %d: %s: %w", offset, what, ErrCorrupt)
+}
+
+// decodeManifestHead decodes the header alone: of the shards it tells how many there are.
+func decodeManifestHead(b []byte) (*manifest, error) {
+	if len(b) < manifestHeaderSize {
+		return nil, manifestDamage(len(b), "file is cut short")
+	}
+	if string(b[:8]) != manifestMagic {
+		return nil, manifestDamage(0, "not a manifest")
+	}
+	if crc32.Checksum(b[:60], castagnoli) != binary.LittleEndian.Uint32(b[60:]) {
+		return nil, manifestDamage(0, "header does not match its checksum")
+	}
+	if v := binary.LittleEndian.Uint32(b[8:]); v != manifestVersion {
+		return nil, fmt.Errorf("the store has format version %d, this version of freyja reads version %d: %w", v, manifestVersion, ErrFormat)
+	}
+	shards := binary.LittleEndian.Uint32(b[12:])
+	if shards == 0 || shards > MaxShards || bits.OnesCount32(shards) != 1 {
+		return nil, manifestDamage(12, fmt.Sprintf("number of shards is %d", shards))
+	}
+	m := &manifest{created: int64(binary.LittleEndian.Uint64(b[32:])), shards: make([]shard.Listed, shards)}
+	copy(m.storeID[:], b[16:])
+	copy(m.secret[:], b[40:])
+	return m, nil
+}
+
+// manifestDecoder reads what follows the header.
+type manifestDecoder struct {
+	rest   []byte
+	length int // of the file, without the last checksum
+}
+
+func (d *manifestDecoder) damage(what string) error {
+	return manifestDamage(d.length-len(d.rest), what)
+}
+
+func (d *manifestDecoder) next() (n uint64) {
+	n, d.rest = binary.LittleEndian.Uint64(d.rest), d.rest[8:]
+	return n
+}
+
+func (d *manifestDecoder) lineages(m *manifest) error {
+	count := d.next()
+	if count > maxLineages {
+		return d.damage(fmt.Sprintf("number of lineages is %d", count))
+	}
+	if size := lineageSize + 8*len(m.shards); int(count)*size > len(d.rest) {
+		return d.damage("list of lineages is cut short")
+	}
+	for range count {
+		l := lineage{begins: make([]uint64, len(m.shards))}
+		d.rest = d.rest[copy(l.id[:], d.rest):]
+		for i := range l.begins {
+			l.begins[i] = d.next()
+		}
+		m.lineages = append(m.lineages, l)
+	}
+	return nil
+}
+
+func (d *manifestDecoder) lists(m *manifest) error {
+	for i := range m.shards {
+		l := &m.shards[i]
+		if len(d.rest) < 3*8 {
+			return d.damage("list of segments is cut short")
+		}
+		l.Floor, l.NextID = d.next(), d.next()
+		if l.Floor > shard.MaxSequence {
+			return d.damage(fmt.Sprintf("floor of shard %d is the impossible sequence number %d", i, l.Floor))
+		}
+		count := d.next()
+		if count > uint64(len(d.rest))/8 {
+			return d.damage("list of segments is cut short")
+		}
+		l.Segments = make([]uint64, count)
+		for j := range l.Segments {
+			l.Segments[j] = d.next()
+		}
+		if !rising(l.Segments) {
+			return d.damage("segment ids do not rise")
+		}
+	}
+	return nil
+}
+
+// maxManifestLists is more than the lists of a shard have: 4,096 segments, and as many that readers
+// still use or that are prepared.
+const maxManifestLists = (3 + 2*4096) * 8
+
+// readManifest reads the manifest of the store in a folder. A file that is longer than one of its
+// number of shards can be is not read.
 func readManifest(folder *mmapio.Folder) ([]byte, error) {
-	b, err := folder.ReadFile(manifestName, maxManifestSize)
-	if errors.Is(err, mmapio.ErrTooLong) || errors.Is(err, mmapio.ErrNotRegular) {
+	head, length, err := folder.ReadHead(manifestName, manifestHeaderSize)
+	if err != nil {
+		if errors.Is(err, mmapio.ErrNotRegular) {
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		return nil, err
+	}
+	m, err := decodeManifestHead(head)
+	if err != nil || length <= manifestHeaderSize {
+		return head, nil // decodeManifest says what is wrong with it
+	}
+	n := int64(len(m.shards))
+	limit := manifestHeaderSize + 8 + maxLineages*(lineageSize+8*n) + n*maxManifestLists + 4
+	b, err := folder.ReadFile(manifestName, limit)
+	if errors.Is(err, mmapio.ErrTooLong) {
 		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return b, err
@@ -220,7 +308,7 @@ func (f *manifestFile) replace(change func(shards []shard.Listed)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next := *f.now
-	next.shards, next.old = slices.Clone(f.now.shards), false
+	next.shards = slices.Clone(f.now.shards)
 	change(next.shards)
 	crashpoint.At("manifest.before")
 	b := next.encode()

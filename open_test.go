@@ -204,7 +204,7 @@ func TestNewerFormatIsRefused(t *testing.T) {
 		_, err := Open(dir, &Options{ReadOnly: readOnly})
 		require.ErrorIs(t, err, ErrFormat)
 		require.NotErrorIs(t, err, ErrCorrupt)
-		require.ErrorContains(t, err, "version 3")
+		require.ErrorContains(t, err, "version 4")
 		require.Equal(t, before, image(t, dir))
 	}
 }

@@ -111,7 +111,7 @@ func (r *repairer) run() (err error) {
 // one, or has something for a segment that cannot take it, goes to the quarantine.
 func (r *repairer) replayJournal() error {
 	m := r.manifest
-	replay := shard.Replay{Folder: r.folder, StoreID: m.storeID, Shards: len(m.shards), Lists: m.lists, Salvage: true}
+	replay := shard.Replay{Folder: r.folder, StoreID: m.storeID, Secret: m.secret, Shards: len(m.shards), Lists: m.lists, Salvage: true}
 	if _, err := replay.Run(r.ctx); err != nil || replay.Damage == nil {
 		return err
 	}
@@ -149,31 +149,37 @@ func manifestOf(folder *mmapio.Folder) (*manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	type store struct {
-		id     [16]byte
-		shards int
-	}
-	votes := map[store]int{}
-	of := map[string]store{}
+	votes := map[shard.StoreHeader]int{}
+	of := map[string]shard.StoreHeader{}
+	floors := map[string]uint64{}
 	for _, e := range entries {
-		if id, shards, ok := shard.StoreOf(folder, e.Name()); ok && e.Type().IsRegular() {
-			of[e.Name()] = store{id, shards}
-			votes[of[e.Name()]]++
+		if !e.Type().IsRegular() {
+			continue
+		}
+		h, floor, err := shard.StoreOf(folder, e.Name())
+		if errors.Is(err, ErrFormat) {
+			return nil, err
+		}
+		if err == nil {
+			of[e.Name()], floors[e.Name()] = h, floor
+			votes[h]++
 		}
 	}
-	var winner store
+	var winner shard.StoreHeader
 	for s, n := range votes {
 		if n > votes[winner] {
 			winner = s
 		}
 	}
-	if votes[winner] == 0 || winner.shards < 1 || winner.shards > MaxShards {
+	if votes[winner] == 0 || winner.Shards < 1 || winner.Shards > MaxShards {
 		return nil, fmt.Errorf("the folder has neither a manifest nor a sound segment: %w", ErrNotStore)
 	}
-	m := &manifest{storeID: winner.id, created: time.Now().UnixNano(), shards: make([]shard.Listed, winner.shards)}
+	m := &manifest{storeID: winner.StoreID, secret: winner.Secret, created: time.Now().UnixNano(), shards: make([]shard.Listed, winner.Shards)}
 	for name, s := range of {
-		if number, id, ok := shard.ParseSegmentName(name); ok && s == winner && number < winner.shards {
-			m.shards[number] = withSegments(m.shards[number], nil, []uint64{id})
+		if number, id, ok := shard.ParseSegmentName(name); ok && s == winner && number < winner.Shards {
+			l := withSegments(m.shards[number], nil, []uint64{id})
+			l.Floor = max(l.Floor, floors[name]) // or new writes would get numbers below those of compacted records
+			m.shards[number] = l
 		}
 	}
 	return m, nil
@@ -181,7 +187,7 @@ func manifestOf(folder *mmapio.Folder) (*manifest, error) {
 
 func (r *repairer) config(number int) shard.Config {
 	return shard.Config{
-		Folder: r.folder, StoreID: r.manifest.storeID, Shard: number, Shards: len(r.manifest.shards),
+		Folder: r.folder, StoreID: r.manifest.storeID, Secret: r.manifest.secret, Shard: number, Shards: len(r.manifest.shards),
 		Listed: r.manifest.shards[number], Hash: xxhash.Sum64,
 	}
 }

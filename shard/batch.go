@@ -276,10 +276,11 @@ func (s *Shard) touchSlots(ops []Op) {
 func makeRoomForBatch(written []*Part, named int) error {
 	for _, p := range written {
 		p.bytes = p.size(named)
-		p.lastSeq = p.Shard.seq + 1 + uint64(len(p.Ops))
-		if err := p.Shard.makeRoom(p.bytes); err != nil {
+		records := 1 + uint64(len(p.Ops))
+		if err := p.Shard.makeRoom(p.bytes, records); err != nil {
 			return err
 		}
+		p.lastSeq = p.Shard.seq + records
 	}
 	return nil
 }
@@ -308,16 +309,17 @@ func (p *Part) space() []byte {
 }
 
 func (p *Part) write(head []byte) {
-	b := p.space()
+	b, at, key := p.space(), p.Shard.active.end, p.Shard.active.key
 	seq := p.Shard.seq + 1
 	size := recordSize(len(headKey), len(head), 0)
-	encodeRecord(b[:size], kindBatch, 0, seq, 0, []byte(headKey), head)
+	encodeRecord(b[:size], key.at(at), kindBatch, 0, seq, 0, []byte(headKey), head)
 	for i := range p.Ops {
 		op := &p.Ops[i]
 		b = b[size:]
+		at += size
 		seq++
 		size = op.size()
-		encodeRecord(b[:size], op.kind(), op.old.flags(), seq, op.Expiry, op.Key, op.Value)
+		encodeRecord(b[:size], key.at(at), op.kind(), op.old.flags(), seq, op.Expiry, op.Key, op.Value)
 	}
 }
 

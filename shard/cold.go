@@ -83,7 +83,7 @@ func (seg *segment) readCold(offset int64) (r record, ok bool) {
 			return r, false
 		}
 	}
-	r, reason := decodeRecord(b, true)
+	r, reason := decodeRecord(b, seg.key.at(offset), true)
 	return r, reason == ""
 }
 
@@ -97,6 +97,9 @@ func readFull(file *os.File, b []byte, offset int64) bool {
 // claimedSize is the size of the record at the start of b, whether it makes sense or not.
 func claimedSize(b []byte) int64 {
 	keyLen, valueLen := int(binary.LittleEndian.Uint16(b[6:]))+1, int(binary.LittleEndian.Uint32(b[8:]))
+	if b[5]&flagVersion != 0 {
+		valueLen += versionSize
+	}
 	return recordSize(keyLen, valueLen, int64(b[5]&flagExpiry))
 }
 

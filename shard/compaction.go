@@ -356,7 +356,7 @@ func (c *compaction) sortOut() error {
 					}
 				}
 				// A record with a wrong key would pass for a dead one, and one with a wrong length hide others.
-				r, reason := decodeRecord(b[at:], true)
+				r, reason := seg.decode(b, at, true)
 				if reason != "" {
 					return c.damaged(seg, at, reason)
 				}

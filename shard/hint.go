@@ -141,17 +141,6 @@ func (b *hintBuilder) add(hash uint64, r *record) {
 	h.count(r.kind, r.seq, r.size, r.expiry)
 }
 
-// addOf is add for a record as it lies in seg.
-func (b *hintBuilder) addOf(seg *segment, hash uint64, r *record) {
-	if !seg.legacy {
-		b.add(hash, r)
-		return
-	}
-	marked := *r
-	marked.flags |= flagCollides // for all that is known
-	b.add(hash, &marked)
-}
-
 // finish puts the entries in order.
 func (b *hintBuilder) finish() *hint {
 	h := &b.h
@@ -186,7 +175,7 @@ func (b *hintBuilder) finish() *hint {
 func (c *Config) hintOf(seg *segment, end int64, verify bool, pass *passage) (*hint, error) {
 	bytes := seg.bytes(end)
 	records := int64(0) // about: as if all were as large as the first
-	if r, reason := decodeRecord(bytes[headerSize:], false); reason == "" {
+	if r, reason := seg.decode(bytes, headerSize, false); reason == "" {
 		records = (end - headerSize) / r.size
 	}
 	b := newHintBuilder(seg.compacted, int(records))
@@ -196,11 +185,14 @@ func (c *Config) hintOf(seg *segment, end int64, verify bool, pass *passage) (*h
 				return nil, err
 			}
 		}
-		r, reason := decodeRecord(bytes[b.h.end:], verify)
+		r, reason := seg.decode(bytes, b.h.end, verify)
+		if reason == "" && !seg.compacted && b.h.lastSeq != 0 && r.seq != b.h.lastSeq+1 {
+			reason = wrongSeq(r.seq, b.h.lastSeq+1)
+		}
 		if reason != "" {
 			return nil, corrupt(seg.path, b.h.end, reason)
 		}
-		b.addOf(seg, c.Hash(r.key), &r)
+		b.add(c.Hash(r.key), &r)
 	}
 	runtime.KeepAlive(seg)
 	return b.finish(), nil

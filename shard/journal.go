@@ -62,6 +62,7 @@ type Journal struct {
 	files      [journalFiles]journalFile
 	current    int           // guarded by commitMu, as all below: the file that takes frames; -1 before the first
 	generation uint64        // of its frames
+	random     uint64        // of the generation
 	number     uint64        // of the next one
 	end        int64         // offset of the next one
 	lastTook   time.Duration // by the last commit
@@ -250,7 +251,7 @@ func (j *Journal) write(targets []uint64, size int64) error {
 // writeFrame writes the cut behind the last frame. If that fails the next frame takes the same place.
 func (j *Journal) writeFrame() error {
 	err := guarded(func() error {
-		encodeFrame(j.buffer, j.generation, j.number, j.pieces)
+		encodeFrame(j.buffer, frameWord(j.random, j.end), j.number, j.pieces)
 		return nil
 	})
 	if err != nil { // a segment has lost what was written to it
@@ -353,8 +354,8 @@ func (j *Journal) makeRoom(size int64) error {
 	if err := j.grow(nf, next, want, journalHead+size); err != nil {
 		return fmt.Errorf("%w: %w", errNoJournal, err)
 	}
-	generation := j.generation + 1
-	at, head := encodeJournalHead(j.cfg.StoreID, generation)
+	h := journalGeneration{j.generation + 1, random64()}
+	at, head := h.encode(j.cfg.StoreID)
 	if err := nf.file.WriteAt(head, at); err != nil {
 		return fmt.Errorf("%w: %w", errNoJournal, err)
 	}
@@ -365,7 +366,7 @@ func (j *Journal) makeRoom(size int64) error {
 	if j.current >= 0 {
 		j.startCheckpoint(&j.files[j.current])
 	}
-	j.current, j.generation, j.number, j.end = next, generation, 0, journalHead
+	j.current, j.generation, j.random, j.number, j.end = next, h.generation, h.random, 0, journalHead
 	return nil
 }
 

@@ -285,7 +285,7 @@ func (l *loader) seq(s, i int) (uint64, error) {
 // record reads the record of an entry.
 func (l *loader) record(s, i int) (record, error) {
 	seg, e := l.segs[s], l.hints[s].entries[i]
-	rec, reason := decodeRecord(seg.bytes(seg.end)[e.offset():], true)
+	rec, reason := seg.decode(seg.bytes(seg.end), e.offset(), true)
 	if reason != "" {
 		return record{}, corrupt(seg.path, e.offset(), reason)
 	}

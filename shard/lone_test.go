@@ -44,6 +44,9 @@ const (
 	allHashes   = ^uint64(0)
 )
 
+// loneSecret is the secret of every lone store.
+var loneSecret = Secret{0xbe, 0xef}
+
 // newLone makes an empty store.
 func newLone(t testing.TB, shards int, mask uint64) *lone {
 	l := &lone{t: t, dir: loneDir(t), mask: mask, listed: make([]Listed, shards)}
@@ -75,7 +78,7 @@ func (l *lone) config(i int, preparer *Preparer, health *Health) Config {
 	listed := l.listed[i]
 	listed.Segments = slices.Clone(listed.Segments)
 	return Config{
-		Folder: l.folder, StoreID: [16]byte{1, 2, 3, l.id}, Shard: i, Shards: len(l.listed), Listed: listed,
+		Folder: l.folder, StoreID: [16]byte{1, 2, 3, l.id}, Secret: loneSecret, Shard: i, Shards: len(l.listed), Listed: listed,
 		SegmentSize: max(l.size, loneSegment), FirstSegmentSize: max(l.size, loneSegment), SkipChecksum: l.skip,
 		Drop: func(ids []uint64) error { return l.exchange(i, ids, nil, 0) },
 		Replace: func(gone, come []uint64, floor uint64) error {
@@ -342,13 +345,14 @@ func (l *lone) records(i int) (list []onDisk) {
 	for _, id := range ids {
 		b, err := os.ReadFile(filepath.Join(l.dir, SegmentName(i, id)))
 		require.NoError(l.t, err)
-		for b = b[headerSize:]; ; {
-			r, reason := decodeRecord(b, true)
+		key := segmentKey(loneSecret, i, id)
+		for at := int64(headerSize); ; {
+			r, reason := decodeRecord(b[at:], key.at(at), true)
 			if reason != "" {
 				break
 			}
 			list = append(list, onDisk{r, id})
-			b = b[r.size:]
+			at += r.size
 		}
 	}
 	return list

@@ -3,7 +3,7 @@ package shard
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"time"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
@@ -54,17 +54,17 @@ func (c *compaction) write(size int64) error {
 	}
 	crashpoint.At("compact.created")
 	head := s.cfg.header(id)
-	head.origin, head.nonce = originCompacted, rand.Uint64()
+	head.origin, head.nonce, head.bounds = originCompacted, random64(), c.bounds()
 	page := make([]byte, headerSize)
 	head.encode(page)
 	err = w.Append(page)
 	if err == nil {
-		err = guarded(func() error { return c.fill(w, size) })
+		err = guarded(func() error { return c.fill(w, segmentKey(s.cfg.Secret, s.cfg.Shard, id), size) })
 	}
 	crashpoint.At("compact.copied")
 	if err == nil {
 		// The mark is a promise that is kept before anything lists the segment: one sync does for both.
-		m := mark{generation: 1, end: c.hint.end, lastSeq: c.hint.lastSeq, state: stateSealed}
+		m := mark{generation: 1, end: c.hint.end, lastSeq: c.hint.lastSeq, state: stateSealed, time: time.Now().UnixNano()}
 		m.encode(page)
 		err = w.WriteHead(page)
 	}
@@ -79,6 +79,21 @@ func (c *compaction) write(size int64) error {
 		return errors.Join(err, w.Abort())
 	}
 	return nil
+}
+
+// bounds are the sequence numbers between which those of the inputs lie.
+func (c *compaction) bounds() seqBounds {
+	b := seqBounds{lowest: maxSeq}
+	for _, seg := range c.inputs {
+		of := seg.bounds
+		if !seg.compacted {
+			of = seqBounds{seg.minSeq, seg.lastSeq}
+		}
+		if seg.records > 0 {
+			b.lowest, b.highest = min(b.lowest, of.lowest), max(b.highest, of.highest)
+		}
+	}
+	return b
 }
 
 // open maps the output, whose file is complete.
@@ -134,8 +149,9 @@ func (c *compaction) placesOfCopies() (absent, present []mmapio.Range) {
 	return absent, present
 }
 
-// fill copies the records in the order of the inputs, and then the deletes.
-func (c *compaction) fill(w *mmapio.Writer, size int64) error {
+// fill copies the records in the order of the inputs, and then the deletes. key is that of the
+// output.
+func (c *compaction) fill(w *mmapio.Writer, key bindingKey, size int64) error {
 	b := newHintBuilder(true, len(c.copies)+len(c.deletes))
 	allowed := b.h.end // up to where the pace lets it copy
 	for i := range c.copies {
@@ -147,17 +163,12 @@ func (c *compaction) fill(w *mmapio.Writer, size int64) error {
 			allowed = b.h.end + n
 		}
 		p := &c.copies[i]
-		bytes := p.seg.bytes(p.offset + p.size)[p.offset:]
-		r, reason := decodeRecord(bytes, true)
+		from := p.seg.bytes(p.offset + p.size)
+		r, reason := p.seg.decode(from, p.offset, true)
 		if reason != "" {
 			return c.damaged(p.seg, p.offset, reason)
 		}
-		if p.seg.legacy {
-			r.flags |= flagCollides // for all that is known
-			bytes = make([]byte, r.size)
-			encodeRecord(bytes, r.kind, r.flags&^flagExpiry, r.seq, r.expiry, r.key, r.value)
-		}
-		if err := w.Append(bytes); err != nil {
+		if err := appendMoved(w, from[p.offset:], p.seg.key.at(p.offset), key.at(b.h.end)); err != nil {
 			return err
 		}
 		p.to = location(c.tenancy.number, b.h.end)
@@ -165,7 +176,7 @@ func (c *compaction) fill(w *mmapio.Writer, size int64) error {
 	}
 	for i := range c.deletes {
 		if d := &c.deletes[i]; d.blocked {
-			if err := c.fillDelete(b, w, d); err != nil {
+			if err := c.fillDelete(b, w, key, d); err != nil {
 				return err
 			}
 		}
@@ -175,19 +186,25 @@ func (c *compaction) fill(w *mmapio.Writer, size int64) error {
 	return nil
 }
 
+// appendMoved appends a record to another file, with its checksum for the new place. The checksum
+// is carried over and not computed: a byte that changes on the way makes the copy fail to verify.
+func appendMoved(w *mmapio.Writer, b []byte, from, to uint32) error {
+	sum := rebind(b, from, to)
+	if err := w.Append(sum[:]); err != nil {
+		return err
+	}
+	return w.Append(b[len(sum):])
+}
+
 // fillDelete writes a delete in the place of one, or of a put that has expired.
-func (c *compaction) fillDelete(b *hintBuilder, w *mmapio.Writer, d *keptDelete) error {
-	old, reason := decodeRecord(d.seg.bytes(d.seg.end)[d.offset:], true)
+func (c *compaction) fillDelete(b *hintBuilder, w *mmapio.Writer, key bindingKey, d *keptDelete) error {
+	old, reason := d.seg.decode(d.seg.bytes(d.seg.end), d.offset, true)
 	if reason != "" {
 		return c.damaged(d.seg, d.offset, reason)
 	}
-	flags := old.flags & flagCollides
-	if d.seg.legacy {
-		flags = flagCollides
-	}
-	r := record{kind: kindDelete, flags: flags, seq: old.seq, key: old.key, size: recordSize(len(old.key), 0, 0)}
+	r := record{kind: kindDelete, flags: old.flags & flagCollides, seq: old.seq, key: old.key, size: recordSize(len(old.key), 0, 0)}
 	bytes := make([]byte, r.size)
-	encodeRecord(bytes, r.kind, r.flags, r.seq, 0, r.key, nil)
+	encodeRecord(bytes, key.at(b.h.end), r.kind, r.flags, r.seq, 0, r.key, nil)
 	b.add(d.hash, &r)
 	return w.Append(bytes)
 }

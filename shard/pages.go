@@ -98,7 +98,7 @@ func (p *pages) verify(seg *segment, offset int64) {
 	b := seg.bytes(p.end)
 	at := page<<verifyPageShift + int64(p.starts[page])*recordAlign
 	for at < min((page+1)<<verifyPageShift, p.end) {
-		r, reason := decodeRecord(b[at:], true)
+		r, reason := seg.decode(b, at, true)
 		if reason != "" {
 			return
 		}
@@ -117,7 +117,7 @@ func (p *pages) scan(seg *segment) {
 		for ; page < at>>verifyPageShift; page++ {
 			p.set(page)
 		}
-		r, reason := decodeRecord(b[at:], true)
+		r, reason := seg.decode(b, at, true)
 		if reason != "" {
 			return
 		}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 
@@ -196,7 +195,7 @@ func (p *Preparer) list(refs []SegmentRef) error {
 func (r *request) make() (*segment, error) {
 	var head [headerUsed]byte
 	h := r.cfg.header(r.id)
-	h.nonce = rand.Uint64()
+	h.nonce = random64()
 	h.encode(head[:])
 	file, err := r.cfg.Folder.Create(r.cfg.segmentName(r.id), headerSize+r.capacity, head[:])
 	if err != nil {
@@ -210,7 +209,7 @@ func (r *request) make() (*segment, error) {
 func (c *Config) freshSegment(id uint64, file *mmapio.File, h segmentHeader) *segment {
 	seg := c.newSegment(id, file.Mapping())
 	seg.file = file
-	seg.nonce, seg.compacted = h.nonce, h.origin == originCompacted
+	seg.take(&h)
 	seg.end, seg.syncedEnd, seg.journaled = headerSize, headerSize, headerSize
 	seg.mark = mark{end: headerSize, state: stateOpen}
 	seg.disk = seg.size

@@ -142,6 +142,10 @@ func (r *Recovery) begin() (err error) {
 		if err != nil {
 			return err
 		}
+		if seg.compacted && seg.bounds.highest > s.cfg.Listed.Floor {
+			return corrupt(seg.path, 80, fmt.Sprintf("compacted segment may have record %d, the manifest says that none is beyond %d",
+				seg.bounds.highest, s.cfg.Listed.Floor))
+		}
 		s.nextID = max(s.nextID, id+1)
 		segs = append(segs, seg)
 		if seg.sealed() {

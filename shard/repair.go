@@ -2,9 +2,9 @@ package shard
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +43,7 @@ type checked struct {
 	seg     *segment
 	end     int64 // of what may hold records
 	records []place
+	bounds  seqBounds // of their sequence numbers
 	damages []Damage
 }
 
@@ -90,10 +91,17 @@ func (r *Repair) check(id uint64) error {
 		return err
 	}
 	c := &checked{seg: seg, end: seg.mark.end}
+	if headerDamage == "" {
+		c.bounds = seg.bounds
+	}
 	if !seg.sealed() {
 		c.end = seg.size
 	}
 	before := len(r.v.Damages)
+	if seg.compacted && headerDamage == "" && seg.bounds.highest > r.c.Listed.Floor {
+		r.v.damage(Damage{File: path, Reason: fmt.Sprintf("the segment may have record %d, the manifest says that none is beyond %d",
+			seg.bounds.highest, r.c.Listed.Floor)})
+	}
 	if headerDamage != "" {
 		r.v.damage(Damage{File: path, Bytes: headerSize, Reason: headerDamage})
 		c.end = seg.size
@@ -142,7 +150,7 @@ func (c *Config) openDamaged(id uint64) (*segment, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() == 0 {
-		return &segment{cfg: c, id: id, path: path, mark: mark{end: headerSize}}, nil
+		return &segment{cfg: c, id: id, path: path, key: segmentKey(c.Secret, c.Shard, id), mark: mark{end: headerSize}}, nil
 	}
 	var head [headerSize]byte // read and not loaded from the mapping: there is no fault guard here
 	m, err := c.Folder.OpenMappingWithHead(name, info.Size(), head[:min(headerSize, info.Size())])
@@ -151,6 +159,7 @@ func (c *Config) openDamaged(id uint64) (*segment, error) {
 	}
 	seg := c.newSegment(id, m)
 	seg.compacted = true // then gaps in the sequence are not reported too
+	seg.bounds = seqBounds{1, maxSeq}
 	seg.mark = mark{end: headerSize}
 	if info.Size() >= headerSize {
 		seg.mark = latestMark(head[:])
@@ -169,9 +178,10 @@ func (r *Repair) read(c *checked) error {
 	sp := span{seg: seg, end: c.end, lastSeq: seg.mark.lastSeq, hinted: seg.sealed()}
 	err := r.v.segment(sp, func(at int64, rec *record) {
 		c.records = append(c.records, place{at, rec.size})
+		c.bounds.include(rec.seq)
 		r.floor = max(r.floor, rec.seq)
 	})
-	r.floor = max(r.floor, seg.mark.lastSeq)
+	r.floor = max(r.floor, seg.mark.lastSeq, c.bounds.highest)
 	if err == nil && !seg.sealed() {
 		r.v.Damages = append(r.v.Damages[:before], slices.DeleteFunc(r.v.Damages[before:], func(d Damage) bool {
 			return d.Offset >= seg.mark.end
@@ -240,6 +250,7 @@ func (r *Repair) sealedFloor(again bool) uint64 {
 	}
 	floor := r.Listed.Floor
 	for _, c := range r.sealed {
+		floor = max(floor, c.bounds.highest)
 		if !c.seg.compacted {
 			floor = max(floor, c.seg.mark.lastSeq)
 		}
@@ -294,10 +305,7 @@ func (r *Repair) copy(c *checked, id uint64) error {
 	}
 	var head [headerUsed]byte
 	h := r.c.header(id)
-	h.origin, h.nonce = originCompacted, rand.Uint64()
-	if c.seg.legacy {
-		h.version = OldestFormatVersion
-	}
+	h.origin, h.nonce, h.bounds = originCompacted, random64(), c.bounds
 	h.encode(head[:])
 	file, err := r.c.Folder.Create(r.c.segmentName(id), size, head[:])
 	if err != nil {
@@ -308,9 +316,12 @@ func (r *Repair) copy(c *checked, id uint64) error {
 	var last record
 	err = guarded(func() error {
 		for _, p := range c.records {
-			n := copy(out.file.Bytes()[at:], c.seg.bytes(p.at + p.size)[p.at:])
+			from, to := c.seg.bytes(p.at + p.size)[p.at:], out.file.Bytes()[at:]
+			n := copy(to, from)
+			sum := rebind(from, c.seg.key.at(p.at), out.key.at(at))
+			copy(to, sum[:])
 			var reason string
-			if last, reason = decodeRecord(out.file.Bytes()[at:], true); reason != "" {
+			if last, reason = out.decode(out.file.Bytes(), at, true); reason != "" {
 				return corrupt(c.seg.path, p.at, "record was sound a moment ago: "+reason)
 			}
 			if at/paceStep != (at+int64(n))/paceStep && r.v.ctx.Err() != nil {
@@ -351,23 +362,34 @@ func (r *Repair) RemoveOld() error {
 	return errors.Join(errs...)
 }
 
-// StoreOf reads whose segment a file in a folder is, for want of a manifest: the store's id and number of shards. ok
-// is false for a file that is no segment with a sound header.
-func StoreOf(store *mmapio.Folder, name string) (storeID [16]byte, shards int, ok bool) {
+// StoreHeader is what the header of a segment says of its store.
+type StoreHeader struct {
+	StoreID [16]byte
+	Secret  Secret
+	Shards  int
+}
+
+// StoreOf reads whose segment a file in a folder is, for want of a manifest. floor is up to where the log is
+// known to have been compacted: the shard's floor is at least as high. The error is ErrFormat for a
+// segment of another format version, and otherwise says that the file is no segment with a sound
+// header.
+func StoreOf(store *mmapio.Folder, name string) (of StoreHeader, floor uint64, err error) {
 	number, id, ok := ParseSegmentName(name)
 	if !ok {
-		return storeID, 0, false
+		return of, 0, fmt.Errorf("%q is not the name of a segment: %w", name, ErrCorrupt)
 	}
-	f, err := store.OpenForReading(name)
+	page, _, err := store.ReadHead(name, headerSize)
 	if err != nil {
-		return storeID, 0, false
+		return of, 0, err
 	}
-	defer f.Close()
-	page := make([]byte, headerSize)
-	if _, err := f.ReadAt(page, 0); err != nil {
-		return storeID, 0, false
+	if len(page) >= headerUsed {
+		copy(of.StoreID[:], page[16:])
+		copy(of.Secret[:], page[56:])
+		of.Shards = int(binary.LittleEndian.Uint32(page[40:]))
 	}
-	copy(storeID[:], page[16:])
-	h := segmentHeader{storeID: storeID, shard: uint32(number), id: id, shards: headerShards(page)}
-	return storeID, int(h.shards), h.read(page, f.Name()) == nil
+	h := segmentHeader{storeID: of.StoreID, secret: of.Secret, shard: uint32(number), id: id, shards: uint32(of.Shards)}
+	if err := h.read(page, store.PathOf(name)); err != nil {
+		return of, 0, err
+	}
+	return of, h.bounds.highest, nil
 }

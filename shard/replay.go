@@ -41,6 +41,7 @@ func (m JournalMarks) Of(shard int) map[uint64]JournalMark {
 type Replay struct {
 	Folder  *mmapio.Folder                  // the store's folder
 	StoreID [16]byte                        // from the manifest
+	Secret  Secret                          // from the manifest
 	Shards  int                             // how many there are
 	Lists   func(shard int, id uint64) bool // whether the manifest lists a segment
 	// ReadOnly: nothing may be written. If a segment then lacks what the journal has, Run returns ErrReadOnly.
@@ -58,7 +59,7 @@ type Replay struct {
 // Run replays, until ctx ends: it looks at it before each segment. Errors: ctx's, ErrCorrupt for a journal that is not sound, and those of reading and writing. What is
 // put into segments is on disk when it returns.
 func (r *Replay) Run(ctx context.Context) (JournalMarks, error) {
-	bySegment, err := r.read()
+	bySegment, err := r.read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func (r *Replay) Run(ctx context.Context) (JournalMarks, error) {
 }
 
 // read returns the pieces of both files by segment, in the order of their offsets.
-func (r *Replay) read() (map[SegmentRef][]piece, error) {
+func (r *Replay) read(ctx context.Context) (map[SegmentRef][]piece, error) {
 	bySegment := make(map[SegmentRef][]piece)
 	for n := range journalFiles {
 		path := r.Folder.PathOf(JournalName(n))
@@ -102,16 +103,16 @@ func (r *Replay) read() (map[SegmentRef][]piece, error) {
 			return nil, err
 		}
 		r.Found = true
-		generation, err := journalGeneration(path, file, r.StoreID)
+		head, err := decodeJournalHead(path, file, r.StoreID)
 		if err != nil && !r.Salvage {
 			return nil, err
 		}
 		r.Damage = errors.Join(r.Damage, err)
-		if err != nil || generation == 0 {
+		if err != nil || head.generation == 0 {
 			continue
 		}
-		pieces, err := framesOf(path, file, generation)
-		if err != nil && !r.Salvage {
+		pieces, err := framesOf(ctx, path, file, head.random)
+		if err != nil && (!r.Salvage || ctx.Err() != nil) {
 			return nil, err
 		}
 		r.Damage = errors.Join(r.Damage, err)
@@ -140,7 +141,7 @@ func (r *Replay) apply(ref SegmentRef, pieces []piece) (JournalMark, error) {
 	if err != nil {
 		return JournalMark{}, err
 	}
-	h := segmentHeader{storeID: r.StoreID, shard: uint32(ref.Shard), shards: uint32(r.Shards), id: ref.ID}
+	h := segmentHeader{storeID: r.StoreID, secret: r.Secret, shard: uint32(ref.Shard), shards: uint32(r.Shards), id: ref.ID}
 	if h.read(head, path) != nil {
 		return JournalMark{}, nil
 	}

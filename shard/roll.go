@@ -87,7 +87,7 @@ func (c *Config) mapForWriting(seg *segment, size int64) (*segment, error) {
 	}
 	next := c.newSegment(seg.id, file.Mapping())
 	next.file, next.disk, next.populateTo = file, next.size, next.size
-	next.nonce, next.compacted, next.legacy = seg.nonce, seg.compacted, seg.legacy
+	next.nonce, next.compacted, next.bounds = seg.nonce, seg.compacted, seg.bounds
 	next.settleIn(seg.tenancy)
 	next.contents, next.expiring, next.hint = seg.contents, seg.expiring, seg.hint
 	next.mark, next.markOwed = seg.mark, seg.markOwed

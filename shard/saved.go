@@ -38,7 +38,7 @@ import (
 //	    80     8  number of segments S
 //	    88     4  number of chunks C of slots, of 1 MiB each but the last
 //	    92     4  zero
-//	    96 256*S  segments (savedSegment)
+//	    96 264*S  segments (savedSegment)
 //	         4*C  CRC-32C of each chunk
 //	           4  CRC-32C of everything before it
 //	           p  zeros up to a multiple of 4,096
@@ -49,7 +49,7 @@ const (
 
 	savedMagic       = uint64('F') | 'R'<<8 | 'E'<<16 | 'Y'<<24 | 'J'<<32 | 'I'<<40 | 'D'<<48 | 'X'<<56
 	savedHeaderSize  = 96
-	savedSegmentSize = 256
+	savedSegmentSize = 264
 	savedChunk       = 1 << 20
 )
 
@@ -58,9 +58,9 @@ func SavedName(shard int) string { return fmt.Sprintf("%03d%s", shard, SavedExt)
 
 func (c *Config) savedName() string { return SavedName(c.Shard) }
 
-// savedSegment is a segment in a saved index, 32 numbers of 8 bytes:
+// savedSegment is a segment in a saved index, 33 numbers of 8 bytes:
 //
-//	id, nonce, number in slots, generation, end, last sequence number and state of its mark,
+//	id, nonce, number in slots, generation, end, last sequence number, state and time of its mark,
 //	last, lowest and highest sequence number, records, live bytes, bytes of deletes,
 //	length of the hint file, first expiry, bytes that expire, and the 16 times of its expiry sketch
 type savedSegment struct {
@@ -74,7 +74,7 @@ type savedSegment struct {
 
 func (s *savedSegment) fields() []*uint64 {
 	i := func(p *int64) *uint64 { return (*uint64)(unsafe.Pointer(p)) }
-	f := []*uint64{&s.id, &s.nonce, &s.number, &s.mark.generation, i(&s.mark.end), &s.mark.lastSeq, &s.mark.state,
+	f := []*uint64{&s.id, &s.nonce, &s.number, &s.mark.generation, i(&s.mark.end), &s.mark.lastSeq, &s.mark.state, i(&s.mark.time),
 		&s.lastSeq, &s.minSeq, &s.maxSeq, i(&s.records), i(&s.live), i(&s.tombs), i(&s.hint), i(&s.firstExpiry), i(&s.expiry.bytes)}
 	for q := range s.expiry.quantiles {
 		f = append(f, i(&s.expiry.quantiles[q]))

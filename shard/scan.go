@@ -74,7 +74,7 @@ func (f *Frozen) scanSpan(ctx context.Context, sp span, prefix []byte, now int64
 					return fmt.Errorf("scan stopped at offset %d of %q: %w", at, sp.seg.path, err)
 				}
 			}
-			r, reason := decodeRecord(b[at:], verified != nil && !pageVerified(verified, uint64(at)))
+			r, reason := sp.seg.decode(b, at, verified != nil && !pageVerified(verified, uint64(at)))
 			if reason != "" {
 				return corrupt(sp.seg.path, at, reason)
 			}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/freyjadb/freyja/mmapio"
@@ -23,7 +24,8 @@ type segment struct {
 	size      int64           // bytes mapped, header page included
 	nonce     uint64          // from the header
 	compacted bool            // origin: compaction
-	legacy    bool            // of a format version whose records have no flagCollides
+	bounds    seqBounds       // from the header
+	key       bindingKey      // of its records' checksums
 	number    uint64          // number in locations; set when the segment is published
 	tenancy   *tenancy        // what holds the number
 	pages     *pages          // which pages were verified since they came from the disk; nil: all
@@ -99,7 +101,23 @@ func (c *contents) count(kind byte, seq uint64, size, expiry int64) {
 
 // header is what the segment's header page must say in a given shard.
 func (c *Config) header(id uint64) segmentHeader {
-	return segmentHeader{version: FormatVersion, storeID: c.StoreID, shard: uint32(c.Shard), shards: uint32(c.Shards), id: id}
+	return segmentHeader{storeID: c.StoreID, secret: c.Secret, shard: uint32(c.Shard), shards: uint32(c.Shards), id: id}
+}
+
+// take gives the segment what its header says.
+func (seg *segment) take(h *segmentHeader) {
+	seg.nonce, seg.compacted, seg.bounds = h.nonce, h.origin == originCompacted, h.bounds
+}
+
+// decode is decodeRecord for the record at an offset of the segment, of which b has the bytes from
+// its beginning up to where records may reach. The number of a record must be one that the segment
+// can have.
+func (seg *segment) decode(b []byte, at int64, verify bool) (r record, reason string) {
+	r, reason = decodeRecord(b[at:], seg.key.at(at), verify)
+	if reason == "" && seg.compacted && (r.seq < seg.bounds.lowest || r.seq > seg.bounds.highest) {
+		reason = fmt.Sprintf("record has sequence number %d, its segment has those from %d to %d", r.seq, seg.bounds.lowest, seg.bounds.highest)
+	}
+	return r, reason
 }
 
 // segmentName is the file of a segment in the store's folder.
@@ -109,7 +127,7 @@ func (seg *segment) name() string { return seg.cfg.segmentName(seg.id) }
 
 func (c *Config) newSegment(id uint64, m *mmapio.Mapping) *segment {
 	b := m.Bytes()
-	return &segment{cfg: c, id: id, path: m.Path(), mapping: m, base: unsafe.Pointer(unsafe.SliceData(b)), size: int64(len(b))}
+	return &segment{cfg: c, id: id, path: m.Path(), key: segmentKey(c.Secret, c.Shard, id), mapping: m, base: unsafe.Pointer(unsafe.SliceData(b)), size: int64(len(b))}
 }
 
 // maxSegmentFile is the length in bytes that no segment file passes: header and records, or one record that is
@@ -148,7 +166,7 @@ func (c *Config) openSegment(id uint64) (*segment, error) {
 	if err := h.read(head[:], path); err != nil {
 		return nil, err
 	}
-	seg.nonce, seg.compacted, seg.legacy = h.nonce, h.origin == originCompacted, h.version < 2
+	seg.take(&h)
 	seg.mark = latestMark(head[:])
 	if promised, ok := c.Journaled[id]; ok {
 		seg.believe(promised)
@@ -193,7 +211,7 @@ func (seg *segment) syncData(end int64) error {
 // itself reaches the disk with the next sync that covers it or when the kernel writes it: a mark
 // may be late but never early. Holds Shard.syncMu and dataMu.
 func (seg *segment) promise(end int64, lastSeq uint64, state uint64) error {
-	next := mark{generation: seg.mark.generation + 1, end: end, lastSeq: lastSeq, state: state}
+	next := mark{generation: seg.mark.generation + 1, end: end, lastSeq: lastSeq, state: state, time: time.Now().UnixNano()}
 	if err := storeGuarded(func() { next.encode(seg.file.Bytes()) }); err != nil {
 		return err
 	}

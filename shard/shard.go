@@ -100,6 +100,7 @@ import (
 type Config struct {
 	Folder        *mmapio.Folder // the store's folder
 	StoreID       [16]byte       // from the manifest
+	Secret        Secret         // from the manifest
 	Shard, Shards int            // this shard's number, and how many there are
 
 	SegmentSize      int64 // most bytes of records in a segment

@@ -28,7 +28,7 @@ func (t *tail) beyondReason(seg *segment) string {
 	if t.torn {
 		return t.reason
 	}
-	if _, reason := decodeRecord(seg.bytes(seg.size)[headerSize:], true); reason != "" {
+	if _, reason := seg.decode(seg.bytes(seg.size), headerSize, true); reason != "" {
 		return reason
 	}
 	return "records before it are missing"
@@ -83,11 +83,16 @@ func (r *Recovery) readTail(open []*segment) error {
 
 // firstSeq is the sequence number of the first record of an open segment, 0 if it has none.
 func firstSeq(seg *segment) uint64 {
-	rec, reason := decodeRecord(seg.bytes(seg.size)[headerSize:], true)
-	if reason != "" {
+	rec, reason := seg.decode(seg.bytes(seg.size), headerSize, true)
+	if reason != "" && reason != reasonVersion {
 		return 0
 	}
 	return rec.seq
+}
+
+// wrongSeq is the reason why a record of the log does not follow the one before it.
+func wrongSeq(got, want uint64) string {
+	return fmt.Sprintf("record has sequence number %d, not %d", got, want)
 }
 
 // read goes through an open segment up to its first record that does not verify, and returns where that is.
@@ -104,9 +109,12 @@ func (t *tail) read(ctx context.Context, seg *segment) (at int64, err error) {
 				return 0, err
 			}
 		}
-		rec, why := decodeRecord(b[at:], true)
+		rec, why := seg.decode(b, at, true)
+		if why == reasonVersion {
+			return 0, corrupt(seg.path, at, why)
+		}
 		if why == "" && rec.seq != t.end+1 {
-			why = fmt.Sprintf("record has sequence number %d, not %d", rec.seq, t.end+1)
+			why = wrongSeq(rec.seq, t.end+1)
 		}
 		if why == "" && rec.kind == kindBatch {
 			why = t.addHead(&rec)
@@ -217,7 +225,7 @@ func (r *Recovery) applySegment(seg *segment, end int64) error {
 				return err
 			}
 		}
-		rec, reason := decodeRecord(b[seg.end:], false)
+		rec, reason := seg.decode(b, seg.end, false)
 		if reason != "" {
 			return corrupt(seg.path, seg.end, "record was there a moment ago: "+reason)
 		}

@@ -46,7 +46,8 @@ func (v *view) holdsKey(key []byte, hash uint64) (found, stale bool, err error) 
 		if uint64(locationOffset(loc)) >= v.segments[number].size {
 			return false, true, v.damaged(loc, "record lies outside its segment")
 		}
-		r, reason := decodeRecord(v.segments[number].seg.mapping.Bytes()[locationOffset(loc):], true)
+		seg := v.segments[number].seg
+		r, reason := seg.decode(seg.mapping.Bytes(), locationOffset(loc), true)
 		if reason != "" {
 			return false, false, v.damaged(loc, reason)
 		}
@@ -151,7 +152,7 @@ func seqOf(seg *segment, h *hint, i int) (uint64, error) {
 		return h.seqs[i], nil
 	}
 	at := h.entries[i].offset()
-	r, reason := decodeRecord(seg.bytes(seg.end)[at:], true)
+	r, reason := seg.decode(seg.bytes(seg.end), at, true)
 	if reason != "" {
 		return 0, corrupt(seg.path, at, reason)
 	}

@@ -47,7 +47,7 @@ func (s *Shard) Verify(ctx context.Context, progress func(bytes int64)) (Verifie
 				live++
 			}
 			if sp.hinted {
-				hint.addOf(sp.seg, hash, r)
+				hint.add(hash, r)
 			}
 		})
 		if err != nil {
@@ -142,14 +142,14 @@ func (w *walk) run() error {
 				return err
 			}
 		}
-		r, reason := decodeRecord(w.b[w.at:], true)
+		r, reason := w.seg.decode(w.b, w.at, true)
 		if reason != "" {
 			w.skip(reason)
 			continue
 		}
 		if !w.seg.compacted && w.seq != 0 && r.seq != w.seq+1 {
 			w.v.damage(Damage{File: w.seg.path, Offset: w.at, Bytes: r.size, Key: slices.Clone(r.key),
-				Reason: fmt.Sprintf("record has sequence number %d, not %d", r.seq, w.seq+1)})
+				Reason: wrongSeq(r.seq, w.seq+1)})
 		}
 		w.seq = r.seq
 		w.v.Records++
@@ -165,7 +165,7 @@ func (w *walk) run() error {
 func (w *walk) skip(reason string) {
 	next := w.next()
 	d := Damage{File: w.seg.path, Offset: w.at, Bytes: next - w.at, Reason: reason}
-	if r, why := decodeRecord(w.b[w.at:], false); why == "" && w.keyIsKnown(&r) {
+	if r, why := w.seg.decode(w.b, w.at, false); why == "" && w.keyIsKnown(&r) {
 		d.Key = slices.Clone(r.key)
 	}
 	w.v.damage(d)
@@ -176,9 +176,9 @@ func (w *walk) skip(reason string) {
 // the hint says, or where something verifies.
 func (w *walk) next() int64 {
 	end := int64(len(w.b))
-	if r, why := decodeRecord(w.b[w.at:], false); why == "" {
+	if r, why := w.seg.decode(w.b, w.at, false); why == "" {
 		after := w.at + r.size
-		if _, why := decodeRecord(w.b[after:], false); after == end || why == "" {
+		if _, why := w.seg.decode(w.b, after, false); after == end || why == "" {
 			return after
 		}
 	}
@@ -193,7 +193,7 @@ func (w *walk) next() int64 {
 		if at%(1<<20) == 0 && w.v.ctx.Err() != nil {
 			return end // run says so
 		}
-		if _, why := decodeRecord(w.b[at:], true); why == "" {
+		if _, why := w.seg.decode(w.b, at, true); why == "" {
 			return at
 		}
 	}

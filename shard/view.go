@@ -100,7 +100,7 @@ func (v *view) examine(loc hashidx.Location, key []byte, now int64) (r record, f
 		if bits := w.seg.pages.bits(); bits != nil && !pageVerified(bits, uint64(offset)) {
 			w.seg.pages.verify(w.seg, offset)
 		}
-		r, reason = decodeRecord(unsafe.Slice((*byte)(w.base), w.size)[offset:], true)
+		r, reason = w.seg.decode(unsafe.Slice((*byte)(w.base), w.size), offset, true)
 	}
 	switch {
 	case reason != "":

@@ -218,7 +218,7 @@ func (s *Shard) lookup(key []byte, hash uint64) (f found, err error) {
 		// What was not verified since it came from the disk is verified before it is believed.
 		bits := w.seg.pages.bits()
 		verify := bits != nil && !pageVerified(bits, offset)
-		r, reason := decodeRecord(w.seg.mapping.Bytes()[offset:], verify)
+		r, reason := w.seg.decode(w.seg.mapping.Bytes(), int64(offset), verify)
 		switch {
 		case reason != "":
 			return found{}, v.damaged(loc, reason)
@@ -234,19 +234,23 @@ func (s *Shard) lookup(key []byte, hash uint64) (f found, err error) {
 // the accounts. Nothing but the spare bytes of the segment has changed if it fails. Holds mu.
 func (s *Shard) append(kind byte, key, value []byte, hash uint64, expiry int64, old *found) (uint64, error) {
 	size := recordSize(len(key), len(value), expiry)
-	if err := s.makeRoom(size); err != nil {
+	if err := s.makeRoom(size, 1); err != nil {
 		return 0, err
 	}
 	seg := s.active
-	encodeRecord(seg.file.Bytes()[seg.end:seg.end+size], kind, old.flags(), s.seq+1, expiry, key, value)
+	encodeRecord(seg.file.Bytes()[seg.end:seg.end+size], seg.key.at(seg.end), kind, old.flags(), s.seq+1, expiry, key, value)
 	s.commit(kind, hash, size, expiry, old)
 	s.populateNext()
 	s.prepareAhead()
 	return s.seq, nil
 }
 
-// makeRoom sees to it that size bytes fit into the active segment. Holds mu.
-func (s *Shard) makeRoom(size int64) error {
+// makeRoom sees to it that some records of together size bytes fit into the active segment, and that
+// there are sequence numbers for them. Holds mu.
+func (s *Shard) makeRoom(size int64, records uint64) error {
+	if records > maxSeq-s.seq {
+		return fmt.Errorf("shard %d has %d sequence numbers left, the write takes %d: %w", s.cfg.Shard, maxSeq-s.seq, records, ErrFull)
+	}
 	if s.active == nil || s.active.room() < size {
 		return s.roll(size)
 	}
