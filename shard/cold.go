@@ -95,12 +95,18 @@ func readFull(file *os.File, b []byte, offset int64) bool {
 }
 
 // claimedSize is the size of the record at the start of b, whether it makes sense or not.
-func claimedSize(b []byte) int64 {
-	keyLen, valueLen := int(binary.LittleEndian.Uint16(b[6:]))+1, int(binary.LittleEndian.Uint32(b[8:]))
-	if b[5]&flagVersion != 0 {
-		valueLen += versionSize
+func claimedSize(b []byte) int64 { return (claimedUsed(b) + recordAlign) &^ (recordAlign - 1) }
+
+// claimedUsed is claimedSize up to the end of the value.
+func claimedUsed(b []byte) int64 {
+	n := recordFixed + int64(binary.LittleEndian.Uint16(b[6:])) + 1 + int64(binary.LittleEndian.Uint32(b[8:]))
+	if b[5]&flagExpiry != 0 {
+		n += expirySize
 	}
-	return recordSize(keyLen, valueLen, int64(b[5]&flagExpiry))
+	if b[5]&flagVersion != 0 {
+		n += versionSize
+	}
+	return n
 }
 
 // openCold returns the segment's file, which it opens when it is first asked for; nil if it cannot be.

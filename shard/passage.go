@@ -40,8 +40,8 @@ func (seg *segment) pass(ctx context.Context, end int64) *passage {
 }
 
 // due reports whether step is to be called before the record at offset at of b is read, the segment up to its end. Were
-// the lengths of the record wrong, too much would be read ahead.
-func (p *passage) due(b []byte, at int64) bool { return p.visit.Beyond(claimedEnd(b, at)) }
+// the lengths of the record wrong, too much would be read ahead. A nil passage is through bytes that are no file.
+func (p *passage) due(b []byte, at int64) bool { return p != nil && p.visit.Beyond(claimedEnd(b, at)) }
 
 // step says that all in front of the record at offset at is done with. It returns the error of the context.
 func (p *passage) step(b []byte, at int64) error {

@@ -65,6 +65,7 @@ func (r *Repair) Found() Verified { return r.v.Verified }
 // Check reads all segments. The error is that of the context, or of the file system.
 func (r *Repair) Check() error {
 	r.nextID = max(1, r.c.Listed.NextID)
+	r.v.highest = r.highest()
 	for _, id := range r.c.Listed.Segments {
 		r.nextID = max(r.nextID, id+1)
 		if err := r.check(id); err != nil {
@@ -72,6 +73,24 @@ func (r *Repair) Check() error {
 		}
 	}
 	return nil
+}
+
+// highest is a sequence number that no record of the shard can pass: what marks and manifest tell of,
+// and as many more as the files have room for.
+func (r *Repair) highest() uint64 {
+	highest, bytes := r.c.Listed.Floor, int64(0)
+	for _, id := range r.c.Listed.Segments {
+		page, length, err := mmapio.ReadHead(r.c.segmentPath(id), headerSize)
+		if err != nil || len(page) < headerSize {
+			continue // check says so
+		}
+		highest = max(highest, latestMark(page).lastSeq)
+		if h := r.c.header(id); h.read(page, "") == nil {
+			highest = max(highest, h.bounds.highest)
+		}
+		bytes += length
+	}
+	return min(highest+uint64(bytes)/(2*recordAlign), maxSeq)
 }
 
 func (r *Repair) check(id uint64) error {
@@ -158,8 +177,8 @@ func (c *Config) openDamaged(id uint64) (*segment, error) {
 		return nil, err
 	}
 	seg := c.newSegment(id, m)
-	seg.compacted = true // then gaps in the sequence are not reported too
-	seg.bounds = seqBounds{1, maxSeq}
+	seg.compacted = true              // then gaps in the sequence are not reported too
+	seg.bounds = seqBounds{1, maxSeq} // and no more than verifier.highest
 	seg.mark = mark{end: headerSize}
 	if info.Size() >= headerSize {
 		seg.mark = latestMark(head[:])
@@ -176,7 +195,7 @@ func (r *Repair) read(c *checked) error {
 	}
 	before := len(r.v.Damages)
 	sp := span{seg: seg, end: c.end, lastSeq: seg.mark.lastSeq, hinted: seg.sealed()}
-	err := r.v.segment(sp, func(at int64, rec *record) {
+	err := r.v.segment(sp, seg.mark.end, func(at int64, rec *record) {
 		c.records = append(c.records, place{at, rec.size})
 		c.bounds.include(rec.seq)
 		r.floor = max(r.floor, rec.seq)

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ func (s *Shard) Verify(ctx context.Context, progress func(bytes int64)) (Verifie
 	live := 0
 	for _, sp := range f.spans {
 		before, hint := len(v.Damages), newHintBuilder(sp.seg.compacted, 0)
-		err := v.segment(sp, func(at int64, r *record) {
+		err := v.segment(sp, sp.end, func(at int64, r *record) {
 			hash := s.cfg.Hash(r.key)
 			if r.kind == kindPut && f.v.table.Holds(hash, location(sp.seg.number, at)) {
 				live++
@@ -86,6 +87,7 @@ type verifier struct {
 	ctx      context.Context
 	progress func(bytes int64)
 	pass     func(ctx context.Context, seg *segment, end int64) *passage // Shard.pass, where there is a shard
+	highest  uint64                                                      // no record of the shard can have a higher sequence number; 0: not known
 }
 
 func (v *verifier) damage(d Damage) {
@@ -93,10 +95,13 @@ func (v *verifier) damage(d Damage) {
 	v.Damages = append(v.Damages, d)
 }
 
-// segment reads the records of a segment and calls sound for each that verifies.
-func (v *verifier) segment(sp span, sound func(at int64, r *record)) error {
+// segment reads the records of a segment and calls sound for each that verifies. The record with
+// number sp.lastSeq ends at offset last. The error is that of the context, or ErrFormat for a record
+// of a later version.
+func (v *verifier) segment(sp span, last int64, sound func(at int64, r *record)) error {
 	seg := sp.seg
-	w := &walk{v: v, seg: seg, b: seg.bytes(sp.end), sound: sound, pass: v.pass(v.ctx, seg, sp.end)}
+	w := &walk{v: v, seg: seg, b: seg.bytes(sp.end), sound: sound, pass: v.pass(v.ctx, seg, sp.end),
+		last: anchor{last, sp.lastSeq}}
 	defer w.pass.visit.Leave()
 	if sp.hinted {
 		if h, err := v.c.openHint(seg, sp.end, sp.lastSeq, nil); err == nil {
@@ -104,7 +109,7 @@ func (v *verifier) segment(sp span, sound func(at int64, r *record)) error {
 		}
 	}
 	err := guarded(w.run)
-	if err != nil && v.ctx.Err() == nil {
+	if err != nil && v.ctx.Err() == nil && !errors.Is(err, ErrFormat) {
 		v.damage(Damage{File: seg.path, Offset: w.at, Bytes: sp.end - w.at, Reason: faultError(err).Error()})
 		err = nil
 	}
@@ -115,15 +120,24 @@ func (v *verifier) segment(sp span, sound func(at int64, r *record)) error {
 
 // walk is a way through a segment that goes on behind what does not verify.
 type walk struct {
-	v     *verifier
-	seg   *segment
-	b     []byte
-	sound func(at int64, r *record)
-	pass  *passage
-	known *hint // which says where records begin; nil if it cannot be had
-	at    int64
-	seq   uint64  // of the record before, 0 if it is not known
-	found []int64 // offsets of known's entries, sorted; nil until needed
+	v      *verifier
+	seg    *segment
+	b      []byte
+	sound  func(at int64, r *record)
+	pass   *passage
+	known  *hint // which says where records begin; nil if it cannot be had
+	at     int64
+	before anchor // the last sound record
+	last   anchor // the last record that a mark or the shard itself tells of
+	search *recordSearch
+	found  []place // those of known's entries, sorted; nil until needed
+}
+
+// anchor is a place in a segment of the log that is known to be the end of a record with a sequence
+// number, 0 if none is known.
+type anchor struct {
+	end int64
+	seq uint64
 }
 
 func (w *walk) run() error {
@@ -143,22 +157,57 @@ func (w *walk) run() error {
 			}
 		}
 		r, reason := w.seg.decode(w.b, w.at, true)
+		if reason == reasonVersion { // which is no damage, and not for this version to leave out
+			return corrupt(w.seg.path, w.at, reason)
+		}
+		if reason == "" && !w.follows(r.seq) {
+			reason = wrongSeq(r.seq, w.before.seq+1)
+		}
 		if reason != "" {
 			w.skip(reason)
 			continue
 		}
-		if !w.seg.compacted && w.seq != 0 && r.seq != w.seq+1 {
-			w.v.damage(Damage{File: w.seg.path, Offset: w.at, Bytes: r.size, Key: slices.Clone(r.key),
-				Reason: wrongSeq(r.seq, w.seq+1)})
-		}
-		w.seq = r.seq
 		w.v.Records++
 		w.v.Bytes += r.size
 		w.sound(w.at, &r)
 		w.at += r.size
+		w.before = anchor{w.at, r.seq}
 	}
 	w.v.progress(end - reported)
 	return w.v.ctx.Err()
+}
+
+// follows reports whether a sound record at w.at may have a sequence number.
+func (w *walk) follows(seq uint64) bool {
+	if !w.seg.compacted && w.before.seq != 0 && w.before.end == w.at {
+		return seq == w.before.seq+1
+	}
+	return w.allowed(w.at, seq)
+}
+
+// allowed reports whether a record at an offset behind damage may have a sequence number. In the log
+// each record has the next one, and the smallest takes 32 bytes: so the records around bound it from
+// both sides. A record that a caller made up inside a value needs the binding of its place, which it
+// gets by luck alone, and a number within these bounds too.
+func (w *walk) allowed(at int64, seq uint64) bool {
+	const smallest = 2 * recordAlign
+	if w.v.highest != 0 && seq > w.v.highest {
+		return false
+	}
+	if w.seg.compacted { // decode has compared with its bounds
+		return true
+	}
+	if w.before.seq != 0 {
+		missing := uint64(at-w.before.end) / smallest // at most, and at least one
+		if seq < w.before.seq+2 || seq-w.before.seq-1 > missing {
+			return false
+		}
+	}
+	if w.last.seq != 0 && at < w.last.end {
+		follow := uint64(w.last.end-at) / smallest // at most, this one included
+		return seq <= w.last.seq && w.last.seq-seq < follow
+	}
+	return true
 }
 
 // skip reports what lies at w.at and goes on at the next record that can be found.
@@ -169,44 +218,53 @@ func (w *walk) skip(reason string) {
 		d.Key = slices.Clone(r.key)
 	}
 	w.v.damage(d)
-	w.at, w.seq = next, 0
+	w.at = next
 }
 
-// next is where the next record after w.at begins: behind this one if its lengths make sense, or where
-// the hint says, or where something verifies.
+// next is where the next record after w.at begins: where the hint says, or behind this one if its
+// lengths lead to a record, or where one is found.
 func (w *walk) next() int64 {
-	end := int64(len(w.b))
+	after := int64(0) // where the record's own lengths lead
 	if r, why := w.seg.decode(w.b, w.at, false); why == "" {
-		after := w.at + r.size
-		if _, why := w.seg.decode(w.b, after, false); after == end || why == "" {
-			return after
-		}
+		after = w.at + r.size
 	}
-	if offsets := w.offsets(); offsets != nil {
-		i, _ := slices.BinarySearch(offsets, w.at+1)
-		if i < len(offsets) {
-			return offsets[i]
-		}
-		return end
+	end := int64(len(w.b))
+	if w.known != nil {
+		return w.nextKnown(after, end)
 	}
-	for at := w.at + recordAlign; at < end; at += recordAlign {
-		if at%(1<<20) == 0 && w.v.ctx.Err() != nil {
-			return end // run says so
-		}
-		if _, why := w.seg.decode(w.b, at, true); why == "" {
-			return at
-		}
+	if w.search == nil {
+		w.search = newRecordSearch(w.seg, w.b, w.at)
+	}
+	if after == end || after != 0 && w.search.sound(after, w.allowed) {
+		return after
+	}
+	return w.search.next(w.v.ctx, w.at+recordAlign, w.allowed)
+}
+
+// nextKnown is next by the hint. It lists all records but heads of batches, which lie between.
+func (w *walk) nextKnown(after, end int64) int64 {
+	places := w.places()
+	i, known := slices.BinarySearchFunc(places, w.at, func(p place, at int64) int { return cmp.Compare(p.at, at) })
+	if known {
+		return places[i].at + places[i].size
+	}
+	if i < len(places) {
+		end = places[i].at
+	}
+	if after != 0 && after <= end {
+		return after
 	}
 	return end
 }
 
-func (w *walk) offsets() []int64 {
-	if w.known != nil && w.found == nil {
-		w.found = make([]int64, 0, len(w.known.entries))
+// places are those of the hint's entries, in the order of the segment.
+func (w *walk) places() []place {
+	if w.found == nil {
+		w.found = make([]place, 0, len(w.known.entries))
 		for _, e := range w.known.entries {
-			w.found = append(w.found, e.offset())
+			w.found = append(w.found, place{e.offset(), e.size()})
 		}
-		slices.Sort(w.found)
+		slices.SortFunc(w.found, func(a, b place) int { return cmp.Compare(a.at, b.at) })
 	}
 	return w.found
 }
