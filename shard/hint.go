@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -260,67 +260,104 @@ func (c *Config) openHint(seg *segment, end int64, lastSeq uint64, alloc func(si
 			h, err = nil, fmt.Errorf("%w: %w", errHint, err)
 		}
 	}()
-	name := hintPath(seg.name())
-	path := c.Folder.PathOf(name)
-	info, err := c.Folder.Lstat(name)
-	switch {
-	case err != nil:
+	file, err := c.Folder.OpenForReading(hintPath(seg.name()))
+	if err != nil {
 		return nil, err
-	case !info.Mode().IsRegular() || info.Size() < hintDirectory+4 || info.Size() > math.MaxInt32:
-		return nil, fmt.Errorf("%q has %d bytes, or is no file", path, info.Size())
+	}
+	defer file.Close()
+	if h, err = c.readHint(file, seg, end, lastSeq, alloc); err != nil {
+		return nil, fmt.Errorf("%q: %w", file.Name(), err)
+	}
+	return h, nil
+}
+
+// readHint takes memory for a hint file only when its header has verified, and is that of a file as
+// long as this one.
+func (c *Config) readHint(file *os.File, seg *segment, end int64, lastSeq uint64, alloc func(size int64) []byte) (*hint, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var head [hintHeaderSize]byte
+	if _, err := file.ReadAt(head[:], 0); err != nil {
+		return nil, err
+	}
+	if _, err := c.decodeHintHead(seg, end, lastSeq, head[:], info.Size()); err != nil {
+		return nil, err
 	}
 	if alloc == nil {
 		alloc = func(size int64) []byte { return make([]byte, size) }
 	}
 	b := alloc(info.Size())
-	if err := c.readWhole(name, b); err != nil {
+	if _, err := file.ReadAt(b, 0); err != nil {
 		return nil, err
 	}
-	if h, err = c.decodeHint(seg, end, lastSeq, b); err != nil {
-		return nil, fmt.Errorf("%q: %w", path, err)
+	h, err := c.decodeHint(seg, end, lastSeq, b)
+	if err != nil {
+		return nil, err
 	}
 	h.data = b
 	return h, nil
 }
 
-// readWhole fills b with the beginning of a file.
-func (c *Config) readWhole(name string, b []byte) error {
-	f, err := c.Folder.OpenForReading(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.ReadFull(f, b)
-	return err
+// hintHead is what the header of a hint file says.
+type hintHead struct {
+	contents
+	entries int64 // how many there are
 }
 
-// decodeHint checks b, which is aligned to 8 bytes, against the segment and points the slices of a hint into it.
-func (c *Config) decodeHint(seg *segment, end int64, lastSeq uint64, b []byte) (*hint, error) {
-	if len(b) < hintDirectory+4 || binary.NativeEndian.Uint64(b) != hintMagic ||
-		checksum(b[:252]) != binary.LittleEndian.Uint32(b[252:]) {
-		return nil, errors.New("header does not verify")
+// decodeHintHead checks the header of a hint file of size bytes against the segment. A header that
+// promises more than the segment can have, or another length than the file's, is refused.
+func (c *Config) decodeHintHead(seg *segment, end int64, lastSeq uint64, b []byte, size int64) (h hintHead, err error) {
+	if len(b) < hintHeaderSize || binary.NativeEndian.Uint64(b) != hintMagic || checksum(b[:252]) != binary.LittleEndian.Uint32(b[252:]) {
+		return h, errors.New("header does not verify")
 	}
 	field := func(i int) uint64 { return binary.LittleEndian.Uint64(b[32+8*i:]) }
 	if binary.LittleEndian.Uint32(b[8:]) != FormatVersion || binary.LittleEndian.Uint32(b[12:]) != uint32(c.Shard) ||
 		string(b[16:32]) != string(c.StoreID[:]) || field(0) != seg.id || field(1) != seg.nonce ||
 		field(2) != uint64(end) || field(3) != lastSeq || (b[232] == 1) != seg.compacted {
-		return nil, errors.New("it belongs to another segment, or to an earlier state of this one")
+		return h, errors.New("it belongs to another segment, or to an earlier state of this one")
 	}
-	h := &hint{contents: contents{end: int64(field(2)), lastSeq: field(3), records: int64(field(4)), minSeq: field(5),
-		maxSeq: field(6), tombs: int64(field(7))}}
+	h.contents = contents{end: int64(field(2)), lastSeq: field(3), records: int64(field(4)), minSeq: field(5),
+		maxSeq: field(6), tombs: int64(field(7))}
 	h.expiry.bytes = int64(field(8))
 	for i := range h.expiry.quantiles {
 		h.expiry.quantiles[i] = int64(binary.LittleEndian.Uint64(b[104+8*i:]))
 	}
-	n := uint64(binary.LittleEndian.Uint32(b[236:]))
-	size := hintDirectory + n*hintEntrySize + 4
-	if seg.compacted {
-		size += n * 8
+	h.entries = int64(binary.LittleEndian.Uint32(b[236:]))
+	switch each := int64(hintEntrySize); {
+	case h.records < 0 || h.records > h.total()/(2*recordAlign) || h.entries > h.records || !seg.mayHave(&h.contents):
+		return h, errors.New("it lists other records than the segment can have")
+	default:
+		if seg.compacted {
+			each += hintSeqSize
+		}
+		least := hintDirectory + h.entries*each + 4
+		if size < least || size > least+h.end>>verifyPageShift+1 {
+			return h, errors.New("its length is not what its header says")
+		}
 	}
-	startsLen := uint64(len(b)) - size
-	if size > uint64(len(b)) || startsLen > uint64(h.end>>verifyPageShift)+1 || n > uint64(h.records) {
-		return nil, errors.New("its length is not what its header says")
+	return h, nil
+}
+
+// mayHave reports whether the sequence numbers in the accounts of records can be those of the segment.
+func (seg *segment) mayHave(c *contents) bool {
+	switch {
+	case c.records == 0:
+		return c.minSeq == 0 && c.maxSeq == 0
+	case seg.compacted:
+		return seg.bounds.lowest <= c.minSeq && c.minSeq <= c.maxSeq && c.maxSeq <= seg.bounds.highest
 	}
+	return c.maxSeq == c.lastSeq && c.maxSeq-c.minSeq == uint64(c.records)-1
+}
+
+// decodeHint checks b, which is aligned to 8 bytes, against the segment and points the slices of a hint into it.
+func (c *Config) decodeHint(seg *segment, end int64, lastSeq uint64, b []byte) (*hint, error) {
+	head, err := c.decodeHintHead(seg, end, lastSeq, b, int64(len(b)))
+	if err != nil {
+		return nil, err
+	}
+	h, n := &hint{contents: head.contents}, head.entries
 	if checksum(b[hintHeaderSize:len(b)-4]) != binary.LittleEndian.Uint32(b[len(b)-4:]) {
 		return nil, errors.New("content does not match its checksum")
 	}
@@ -334,7 +371,7 @@ func (c *Config) decodeHint(seg *segment, end int64, lastSeq uint64, b []byte) (
 		if n > 0 {
 			h.seqs = unsafe.Slice((*uint64)(unsafe.Pointer(&rest[0])), n)
 		}
-		rest = rest[n*8:]
+		rest = rest[n*hintSeqSize:]
 	}
 	h.starts = rest
 	return h, h.check(int(n))
@@ -348,6 +385,11 @@ func (h *hint) check(entries int) error {
 	for _, e := range h.entries {
 		if e.offset() < headerSize || e.offset()+e.size() > h.end || e.kind() != kindPut && e.kind() != kindDelete {
 			return errors.New("an entry lies outside its segment")
+		}
+	}
+	for _, seq := range h.seqs {
+		if seq < h.minSeq || seq > h.maxSeq {
+			return errors.New("a sequence number lies outside its bounds")
 		}
 	}
 	return nil

@@ -258,6 +258,14 @@ func (r *Recovery) tryToLoad(segs []*segment) error {
 		}
 	}
 	offset := (savedHeaderSize + int64(len(saved))*savedSegmentSize + int64(len(sums)+1)*4 + 4095) &^ 4095
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("read %q: %w", file.Name(), err)
+	}
+	// Before memory is taken for the slots, the file must have as many.
+	if slots := int64(head.index.Capacity); slots <= 0 || slots > hashidx.MaxCapacity || info.Size() != offset+8*slots {
+		return errSaved
+	}
 	index, err := hashidx.Load(head.index, func(slots []byte) error {
 		return readSlots(r.ctx, io.NewSectionReader(file, offset, int64(len(slots))), slots, sums)
 	})
@@ -285,9 +293,7 @@ func (r *Recovery) tryToLoad(segs []*segment) error {
 		}
 	}
 	s.index, s.seq, s.live = index, head.seq, head.live
-	if info, err := file.Stat(); err == nil {
-		s.savedSize = info.Size()
-	}
+	s.savedSize = info.Size()
 	s.synced.Store(s.seq)
 	s.dataSynced.Store(s.seq)
 	r.tail.end = s.seq
