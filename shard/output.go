@@ -27,6 +27,9 @@ func (c *compaction) makeOutput() (err error) {
 	if size == 0 {
 		return nil
 	}
+	if size > MaxSegmentSize && len(c.inputs) > 1 { // cannot be: victims are chosen by mostOutput
+		return fmt.Errorf("the output of %d segments would have %d bytes, more than %d", len(c.inputs), size, int64(MaxSegmentSize))
+	}
 	if c.tenancy, err = c.s.numbers.take(); err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func (s *Shard) fill(candidates []*segment, now, enough int64) []*segment {
 	var freed, output, most int64
 	for _, seg := range candidates {
 		out := seg.total() - seg.garbage(now)
-		most += seg.live + seg.tombs // if no delete can go and nothing has expired
+		most += seg.mostOutput()
 		if len(victims) > 0 && (freed >= enough || output+out > s.outputSize() || most > MaxSegmentSize || len(victims) == mostVictims) {
 			break
 		}
@@ -93,11 +93,11 @@ func (s *Shard) blockedLocked() []*segment {
 		return nil
 	}
 	victims := []*segment{most}
-	output := most.total()
+	output := most.mostOutput()
 	for _, seg := range list {
 		if seg != most && most.blockers[seg.id] {
 			victims = append(victims, seg)
-			output += seg.total() - seg.dead()
+			output += seg.mostOutput()
 		}
 	}
 	if output > MaxSegmentSize {
@@ -105,6 +105,13 @@ func (s *Shard) blockedLocked() []*segment {
 	}
 	return victims
 }
+
+// mostOutput is the most bytes that compacting a sealed segment copies: its live records, and its
+// deletes if all must stay. Deletes count as dead. A put that has expired counts as live, and the
+// delete that may have to stay for it is no larger. Records of a sealed segment only die. So an
+// output whose inputs have at most MaxSegmentSize of these has no record behind the 256 MiB that an
+// offset in a hint or an index slot can reach.
+func (c *contents) mostOutput() int64 { return c.live + c.tombs }
 
 // compactableLocked lists the segments that are not written any more, and sound as far as is known.
 func (s *Shard) compactableLocked() []*segment {
