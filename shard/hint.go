@@ -266,7 +266,7 @@ func (c *Config) openHint(seg *segment, end int64, lastSeq uint64, alloc func(si
 	}
 	defer file.Close()
 	if h, err = c.readHint(file, seg, end, lastSeq, alloc); err != nil {
-		return nil, fmt.Errorf("%q: %w", file.Name(), err)
+		return nil, fmt.Errorf("%q: %w", c.Folder.PathOf(hintPath(seg.name())), err)
 	}
 	return h, nil
 }

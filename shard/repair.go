@@ -80,7 +80,7 @@ func (r *Repair) Check() error {
 func (r *Repair) highest() uint64 {
 	highest, bytes := r.c.Listed.Floor, int64(0)
 	for _, id := range r.c.Listed.Segments {
-		page, length, err := mmapio.ReadHead(r.c.segmentPath(id), headerSize)
+		page, length, err := r.c.Folder.ReadHead(r.c.segmentName(id), headerSize)
 		if err != nil || len(page) < headerSize {
 			continue // check says so
 		}
@@ -383,9 +383,9 @@ func (r *Repair) RemoveOld() error {
 
 // StoreHeader is what the header of a segment says of its store.
 type StoreHeader struct {
-	StoreID [16]byte
-	Secret  Secret
-	Shards  int
+	StoreID [16]byte // random; the manifest has it too
+	Secret  Secret   // random; the manifest has it too
+	Shards  int      // how many the store has
 }
 
 // StoreOf reads whose segment a file in a folder is, for want of a manifest. floor is up to where the log is

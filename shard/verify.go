@@ -221,29 +221,21 @@ func (w *walk) skip(reason string) {
 	w.at = next
 }
 
-// next is where the next record after w.at begins: where the hint says, or behind this one if its
-// lengths lead to a record, or where one is found.
+// next is where the next record after w.at begins: where the hint says, or where one is found. The
+// lengths of the damaged record say nothing: they may lead over sound ones to the beginning of another.
 func (w *walk) next() int64 {
-	after := int64(0) // where the record's own lengths lead
-	if r, why := w.seg.decode(w.b, w.at, false); why == "" {
-		after = w.at + r.size
-	}
-	end := int64(len(w.b))
 	if w.known != nil {
-		return w.nextKnown(after, end)
+		return w.nextKnown()
 	}
 	if w.search == nil {
 		w.search = newRecordSearch(w.seg, w.b, w.at)
-	}
-	if after == end || after != 0 && w.search.sound(after, w.allowed) {
-		return after
 	}
 	return w.search.next(w.v.ctx, w.at+recordAlign, w.allowed)
 }
 
 // nextKnown is next by the hint. It lists all records but heads of batches, which lie between.
-func (w *walk) nextKnown(after, end int64) int64 {
-	places := w.places()
+func (w *walk) nextKnown() int64 {
+	places, end := w.places(), int64(len(w.b))
 	i, known := slices.BinarySearchFunc(places, w.at, func(p place, at int64) int { return cmp.Compare(p.at, at) })
 	if known {
 		return places[i].at + places[i].size
@@ -251,8 +243,9 @@ func (w *walk) nextKnown(after, end int64) int64 {
 	if i < len(places) {
 		end = places[i].at
 	}
-	if after != 0 && after <= end {
-		return after
+	// What is damaged is a head. Its lengths may lead to the record behind it, or to another head.
+	if r, why := w.seg.decode(w.b, w.at, false); why == "" && w.at+r.size <= end {
+		return w.at + r.size
 	}
 	return end
 }
