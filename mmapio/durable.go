@@ -29,11 +29,37 @@ func SyncFolder(path string) error {
 // old file is untouched. When only the last step, syncing the folder, fails, the error wraps
 // ErrReplaced: the new content is in place and it is unknown which of the two a power failure would leave.
 func (d *Folder) WriteFileAtomic(name string, data []byte) error {
+	return d.replaceFile(name, func(file *os.File) error { return diskWrite(file, data, 0) })
+}
+
+// CopyAtomic is WriteFileAtomic with the first length bytes of from, which it copies in pieces: it
+// takes no memory to speak of. Errors of from are returned as they are, io.EOF if it is shorter.
+func (d *Folder) CopyAtomic(name string, from io.ReaderAt, length int64) error {
+	return d.replaceFile(name, func(file *os.File) error {
+		piece := make([]byte, min(length, copyPiece))
+		for at := int64(0); at < length; at += int64(len(piece)) {
+			piece = piece[:min(length-at, copyPiece)]
+			if n, err := from.ReadAt(piece, at); n < len(piece) {
+				return err
+			}
+			if err := diskWrite(file, piece, at); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// copyPiece is how many bytes CopyAtomic holds at a time.
+const copyPiece = 1 << 20
+
+// replaceFile is WriteFileAtomic with what write writes to an empty file.
+func (d *Folder) replaceFile(name string, write func(file *os.File) error) error {
 	tmp := name + tmpSuffix
 	if err := d.checkRegular(name, os.O_RDWR); err != nil {
 		return fmt.Errorf("mmapio: replace %q: %w", d.PathOf(name), err)
 	}
-	if err := d.writeSynced(tmp, data); err != nil {
+	if err := d.writeSynced(tmp, write); err != nil {
 		return err
 	}
 	if err := d.diskRename(tmp, name); err != nil {
@@ -48,13 +74,13 @@ func (d *Folder) WriteFileAtomic(name string, data []byte) error {
 }
 
 // writeSynced writes a whole file and syncs it, or leaves none.
-func (d *Folder) writeSynced(name string, data []byte) error {
+func (d *Folder) writeSynced(name string, write func(file *os.File) error) error {
 	path := d.PathOf(name)
 	file, err := d.diskOpen(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return fmt.Errorf("mmapio: create %q: %w", path, cause(err))
 	}
-	err = diskWrite(file, data, 0)
+	err = write(file)
 	if err == nil {
 		err = diskSync(file)
 	}
@@ -217,9 +243,17 @@ func (d *Folder) ReadFile(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(b)) > limit {
+	info, err := file.Stat()
+	if err == nil && info.Size() > limit {
 		err = ErrTooLong
+	}
+	var b []byte
+	if err == nil {
+		b = make([]byte, info.Size())
+		var n int
+		if n, err = io.ReadFull(file, b); err == io.EOF || err == io.ErrUnexpectedEOF { // it was cut meanwhile
+			b, err = b[:n], nil
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: read %q: %w", path, cause(err))

@@ -3,7 +3,6 @@ package shard
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/freyjadb/freyja/mmapio"
@@ -21,21 +20,32 @@ func (c *Config) quarantine(name string, b []byte) (path string, err error) {
 
 // Quarantine keeps bytes that are about to be cut from the store in a folder, as quarantine does.
 func Quarantine(store *mmapio.Folder, name string, b []byte) (path string, err error) {
-	if path, err = keep(store, name, b); err != nil {
-		return "", fmt.Errorf("keep what recovery cuts: %w", err)
-	}
-	return path, nil
+	return keep(store, name, func(quarantine *mmapio.Folder, name string) error {
+		return quarantine.WriteFileAtomic(name, b)
+	})
 }
 
-// keep makes a file in the quarantine, and that if there is none.
-func keep(store *mmapio.Folder, name string, b []byte) (path string, err error) {
+// quarantineFile is Quarantine for the first length bytes of a file.
+func quarantineFile(store *mmapio.Folder, name string, file *os.File, length int64) (path string, err error) {
+	return keep(store, name, func(quarantine *mmapio.Folder, name string) error {
+		return quarantine.CopyAtomic(name, file, length)
+	})
+}
+
+// keep has write make a file in the quarantine, and makes that if there is none.
+func keep(store *mmapio.Folder, name string, write func(quarantine *mmapio.Folder, name string) error) (path string, err error) {
+	defer func() {
+		if err != nil {
+			path, err = "", fmt.Errorf("keep what recovery cuts: %w", err)
+		}
+	}()
 	quarantine, err := store.MakeSub(quarantineName)
 	if err != nil {
 		return "", err
 	}
 	defer quarantine.Close()
 	name = freeName(quarantine, name)
-	if err := quarantine.WriteFileAtomic(name, b); err != nil {
+	if err := write(quarantine, name); err != nil {
 		return "", err
 	}
 	return quarantine.PathOf(name), store.Sync() // the name of the quarantine
@@ -78,60 +88,79 @@ func (c *Config) DropOrphan(id uint64) (removed string, cut *Cut, err error) {
 	name := c.segmentName(id)
 	path := c.Folder.PathOf(name)
 	h := c.header(id)
-	b, err := readOrphan(c.Folder, name, &h)
-	if err != nil || b == nil {
-		return "", nil, err
-	}
-	used := usedBytes(b)
-	if used > 0 && h.read(b, path) != nil {
+	file, err := c.Folder.OpenForReading(name)
+	if errors.Is(err, os.ErrPermission) {
 		return "", nil, nil
 	}
-	if used > headerSize && !c.superseded(&h, b) {
-		kept, err := c.quarantine(name, b[:used])
-		if err != nil {
-			return "", nil, err
-		}
-		cut = &Cut{Shard: c.Shard, File: path, Offset: headerSize, Bytes: used - headerSize,
-			Reason: "the manifest does not list the segment", Quarantine: kept}
-	} else {
-		removed = path
+	if err != nil {
+		return "", nil, fmt.Errorf("read segment: %w", err)
+	}
+	page, used, err := readOrphan(file, &h)
+	if err == nil && used > headerSize && !c.superseded(&h, page) {
+		cut = &Cut{Shard: c.Shard, File: path, Offset: headerSize, Bytes: used - headerSize, Reason: "the manifest does not list the segment"}
+		cut.Quarantine, err = quarantineFile(c.Folder, name, file, used)
+	}
+	err = errors.Join(err, file.Close())
+	if errors.Is(err, errForeign) {
+		return "", nil, nil
+	}
+	if err != nil {
+		return "", nil, err
 	}
 	if err := c.Folder.Remove(name); err != nil {
 		return "", nil, fmt.Errorf("remove segment: %w", err)
 	}
-	return removed, cut, nil
+	if cut != nil {
+		return "", cut, nil
+	}
+	return path, nil, nil
 }
 
-// readOrphan reads a file that may be a segment, as a whole if it begins like one or with zeros and is no
-// larger than one; else it returns nil, as for a file that may not be read.
-func readOrphan(folder *mmapio.Folder, name string, h *segmentHeader) ([]byte, error) {
-	file, err := folder.OpenForReading(name)
-	if errors.Is(err, os.ErrPermission) {
-		return nil, nil
-	}
+// errForeign: a file with the name of a segment is none of the store's.
+var errForeign = errors.New("not a segment of the store")
+
+// readOrphan reads the header page of a file that may be a segment, and finds out how long it is without
+// the zeros at its end. It holds a piece of it at a time: the file may claim any length. The error is
+// errForeign for one that has anything but zeros and no header of the segment, or is larger than any.
+func readOrphan(file *os.File, h *segmentHeader) (page []byte, used int64, err error) {
+	info, err := file.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("read segment: %w", err)
+		return nil, 0, fmt.Errorf("read segment: %w", err)
 	}
-	defer file.Close()
-	page := make([]byte, headerSize)
-	n, err := io.ReadFull(file, page)
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return page[:n], nil
+	if info.Size() > maxSegmentFile {
+		return nil, 0, errForeign
 	}
-	if err == nil && usedBytes(page) > 0 && h.read(page, file.Name()) != nil {
-		return nil, nil
+	page = make([]byte, min(headerSize, info.Size()))
+	if _, err := file.ReadAt(page, 0); err != nil {
+		return nil, 0, fmt.Errorf("read segment: %w", err)
 	}
-	rest := []byte(nil)
-	if err == nil {
-		rest, err = io.ReadAll(io.LimitReader(file, maxSegmentFile-headerSize+1))
+	// Of a file that is not the segment's, no more is read than that.
+	if usedBytes(page) > 0 && h.read(page, file.Name()) != nil {
+		return nil, 0, errForeign
 	}
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("read segment: %w", err)
-	case headerSize+int64(len(rest)) > maxSegmentFile:
-		return nil, nil
+	if used, err = usedLength(file, info.Size()); err != nil {
+		return nil, 0, fmt.Errorf("read segment: %w", err)
 	}
-	return append(page, rest...), nil
+	if used > 0 && usedBytes(page) == 0 {
+		return nil, 0, errForeign
+	}
+	return page, used, nil
+}
+
+// usedLength is the length of a file of size bytes without the zeros at its end.
+func usedLength(file *os.File, size int64) (int64, error) {
+	piece := make([]byte, min(size, 1<<20))
+	for end := size; end > 0; end -= int64(len(piece)) {
+		piece = piece[:min(end, 1<<20)]
+		from := end - int64(len(piece))
+		if _, err := file.ReadAt(piece, from); err != nil {
+			return 0, err
+		}
+		if n := usedBytes(piece); n > 0 {
+			return from + n, nil
+		}
+	}
+	return 0, nil
 }
 
 // superseded reports whether an unlisted segment is one that a compaction made, whose inputs are still

@@ -92,7 +92,10 @@ func loneRepair(t *testing.T, im image) Config {
 	for name, b := range im.files {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
 	}
-	l := &lone{t: t, dir: dir, mask: allHashes, listed: im.listed}
+	folder, err := mmapio.OpenFolder(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, folder.Close()) })
+	l := &lone{t: t, dir: dir, folder: folder, mask: allHashes, listed: im.listed}
 	return l.config(0, nil, nil)
 }
 
@@ -162,15 +165,17 @@ func TestCompactedBeyondFloor(t *testing.T) {
 func TestChecksumIsCarriedOver(t *testing.T) {
 	for _, changed := range []bool{false, true} {
 		b := forged(7, "key", 0x1234)
-		path := filepath.Join(t.TempDir(), "out")
-		w, err := mmapio.NewWriter(path)
+		folder, err := mmapio.OpenFolder(t.TempDir())
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, folder.Close()) })
+		w, err := folder.NewWriter("out")
 		require.NoError(t, err)
 		if changed {
 			b[25] ^= 1
 		}
 		require.NoError(t, appendMoved(w, b, 0x1234, 0xabcd))
 		require.NoError(t, w.Finish())
-		moved, err := os.ReadFile(path)
+		moved, err := folder.ReadFile("out", 1<<20)
 		require.NoError(t, err)
 		_, reason := decodeRecord(moved, 0xabcd, true)
 		require.Equal(t, changed, reason != "")
