@@ -122,3 +122,5 @@
 // addresses are never used again: a use after release, which might otherwise read another mapping's
 // bytes, faults.
 package hashidx
+
+import _ "github.com/freyjadb/freyja/internal/platform" // which builds where the library is supported

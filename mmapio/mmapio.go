@@ -77,6 +77,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+
+	_ "github.com/freyjadb/freyja/internal/platform" // which builds where the library is supported
 )
 
 var (

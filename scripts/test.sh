@@ -69,6 +69,17 @@ for platform in "${platforms[@]}"; do
 done
 unset GOOS GOARCH CGO_ENABLED
 
+step "other platforms are refused by a sentence"
+for refused in linux/386:freyja_does_not_build_in_32_bits freebsd/amd64:freyja_builds_for_linux_darwin_and_windows_only \
+	linux/riscv64:freyja_builds_for_amd64_and_arm64_only; do
+	platform=${refused%%:*}
+	said=$(GOOS=${platform%/*} GOARCH=${platform#*/} CGO_ENABLED=0 go build . 2>&1) || true
+	if [[ "$said" != *"undefined: ${refused#*:}"* ]]; then
+		printf 'go build for %s says:\n%s\n' "$platform" "$said" >&2
+		exit 1
+	fi
+done
+
 step staticcheck
 in_modules go run "$staticcheck" ./...
 

@@ -5,6 +5,8 @@
 // 15 microseconds, which each Update would pay for. The address of the runtime's descriptor takes a nanosecond or two.
 package goid
 
+import _ "github.com/freyjadb/freyja/internal/platform" // which builds where the library is supported
+
 // Current returns a number that no other goroutine has while this one lives, and never 0. It is the address of the
 // runtime's descriptor, which never moves. A goroutine that starts after this one has ended may get the same number: what
 // keeps one must drop it before its goroutine ends, by a defer.
