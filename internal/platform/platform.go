@@ -5,3 +5,6 @@
 // To support another platform means: mappings and syncs that keep what docs/durability.md assumes, a place in
 // internal/goid, and all tests passing there.
 package platform
+
+// Supported names the platforms.
+const Supported = "linux, darwin and windows on amd64 and arm64"
