@@ -35,11 +35,12 @@ type failRun struct {
 	on     bool          // and all that follow
 	errno  syscall.Errno // with this
 
-	mu       sync.Mutex
-	calls    int             // guarded by mu
-	failed   []ioevent.Event // guarded by mu
-	off      bool            // guarded by mu; nothing fails any more
-	syncLost bool            // guarded by mu; data of the log was not synced since the store was opened
+	mu        sync.Mutex
+	calls     int             // guarded by mu
+	failed    []ioevent.Event // guarded by mu
+	off       bool            // guarded by mu; nothing fails any more
+	syncLost  bool            // guarded by mu; data of the log was not synced since the store was opened
+	namesLost bool            // guarded by mu; the folder was not synced since the store was opened
 
 	db      *DB
 	history *powerHistory
@@ -62,10 +63,12 @@ func (r *failRun) before(e ioevent.Event) error {
 		return nil
 	}
 	r.failed = append(r.failed, e)
-	if e.Op == ioevent.Sync || e.Op == ioevent.SyncRange {
+	ofFolder := e.Op == ioevent.SyncDir && e.Path == r.dir
+	if e.Op == ioevent.Sync || e.Op == ioevent.SyncRange || ofFolder {
 		r.disk.FailSync(e)
 	}
 	r.syncLost = r.syncLost || e.Op == ioevent.SyncRange && filepath.Dir(e.Path) == r.dir
+	r.namesLost = r.namesLost || ofFolder && r.errno != syscall.ENOSPC // for want of space the names stay in memory
 	return r.errno
 }
 
@@ -98,7 +101,7 @@ func (r *failRun) mayFail(err error, doing string) bool {
 
 func (r *failRun) open() bool {
 	r.mu.Lock()
-	r.syncLost = false
+	r.syncLost, r.namesLost = false, false
 	r.mu.Unlock()
 	db, err := Open(r.dir, &r.opts)
 	if !r.mayFail(err, "open") {
@@ -197,12 +200,16 @@ func (r *failRun) check(doing string) {
 // checkReadOnly makes sure that after a failed sync nothing is tried again as if it could work.
 func (r *failRun) checkReadOnly() {
 	r.mu.Lock()
-	lost := r.syncLost
+	syncLost, namesLost := r.syncLost, r.namesLost
 	r.mu.Unlock()
-	if !lost {
+	if !syncLost && !namesLost {
 		return
 	}
-	for _, err := range append(writeErrors(r.db, []byte("a new key")), r.db.Sync()) {
+	errs := writeErrors(r.db, []byte("a new key"))
+	if syncLost {
+		errs = append(errs, r.db.Sync())
+	}
+	for _, err := range errs {
 		require.ErrorIs(r.t, err, ErrReadOnly, r.what())
 		require.ErrorIs(r.t, err, r.errno, r.what())
 	}

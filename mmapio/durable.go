@@ -56,7 +56,11 @@ const copyPiece = 1 << 20
 // replaceFile is WriteFileAtomic with what write writes to an empty file.
 func (d *Folder) replaceFile(name string, write func(file *os.File) error) error {
 	tmp := name + tmpSuffix
-	if err := d.checkRegular(name, os.O_RDWR); err != nil {
+	err := d.lostSync() // or it would be replaced, and not durably
+	if err == nil {
+		err = d.checkRegular(name, os.O_RDWR)
+	}
+	if err != nil {
 		return fmt.Errorf("mmapio: replace %q: %w", d.PathOf(name), err)
 	}
 	if err := d.writeSynced(tmp, write); err != nil {

@@ -1,12 +1,14 @@
 package mmapio
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -23,6 +25,9 @@ import (
 type Folder struct {
 	root *os.Root
 	path string // immutable
+
+	syncMu sync.Mutex // held by the sync under way
+	lost   error      // guarded by syncMu: the sync that failed
 }
 
 // OpenFolder opens the folder at path, which may be a link to one. Errors wrap the system's.
@@ -81,13 +86,45 @@ func (d *Folder) OpenSub(name string) (*Folder, error) {
 }
 
 // Sync makes the entries of the folder durable: what was created in it, renamed or removed. It costs a disk flush. It
-// does nothing on windows, which has no such call, and on file systems that refuse to sync a folder. It returns the
-// system's errors.
+// does nothing on windows, which has no such call, and on file systems that refuse to sync a folder. Errors wrap the
+// system's.
+//
+// A failure wraps ErrNotSynced, and is what each later call returns. The kernel reports an entry that it could not write
+// once, and does not say which one: another caller, who waits for another name, would be told that all is well. Two errors
+// are different, as nothing is lost: no descriptor was left to open the folder, or there was no space for what
+// is still in memory. Then the next call syncs.
 func (d *Folder) Sync() error {
-	if err := d.diskSync(); err != nil {
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
+	if d.lost != nil {
+		return d.lost
+	}
+	err := d.diskSync()
+	if err == nil {
+		return nil
+	}
+	if isTemporary(err) {
 		return fmt.Errorf("mmapio: sync folder %q: %w", d.path, cause(err))
 	}
-	return nil
+	d.lost = fmt.Errorf("mmapio: sync folder %q: %w: %w", d.path, ErrNotSynced, cause(err))
+	return d.lost
+}
+
+// lostSync is the error of a sync that failed, nil if none did.
+func (d *Folder) lostSync() error {
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
+	return d.lost
+}
+
+// isTemporary reports whether a sync of a folder failed for want of a descriptor, or of space.
+func isTemporary(err error) bool {
+	for _, reason := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC, syscall.EDQUOT} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
 }
 
 // List returns what the folder has, sorted by name. Of an entry, Name and Type may be asked: Info looks at its path.

@@ -404,7 +404,7 @@ func (j *Journal) grow(nf *journalFile, n int, size, least int64) error {
 	if err != nil {
 		return err
 	}
-	if err := j.cfg.Folder.Sync(); err != nil {
+	if err := j.cfg.Health.note(j.cfg.Folder.Sync()); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	nf.file = f

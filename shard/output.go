@@ -37,7 +37,7 @@ func (c *compaction) makeOutput() (err error) {
 		return err
 	}
 	c.output.hint = c.s.tryWriteHint(c.output, c.hint)
-	if err := c.s.cfg.Folder.Sync(); err != nil {
+	if err := c.s.cfg.Health.note(c.s.cfg.Folder.Sync()); err != nil {
 		return errors.Join(err, c.discard())
 	}
 	crashpoint.At("compact.folder-synced")

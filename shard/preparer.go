@@ -153,7 +153,7 @@ func (p *Preparer) makeAll(batch []request) {
 			refs = append(refs, SegmentRef{r.cfg.Shard, r.id})
 		}
 	}
-	if err := p.list(refs); err != nil {
+	if err := p.list(refs, batch[0].cfg.Health); err != nil {
 		for i, seg := range segs {
 			if seg != nil {
 				errs[i] = errors.Join(fmt.Errorf("create segment %q: %w", seg.path, err), giveUp(seg, err))
@@ -180,12 +180,13 @@ func giveUp(seg *segment, err error) error {
 }
 
 // list puts the new files' entries in the folder on disk, and then has them listed: the manifest
-// must never name a file that is not there.
-func (p *Preparer) list(refs []SegmentRef) error {
+// must never name a file that is not there. A failed sync of the folder ends writing, as that of any file: entries that
+// others wait for may be lost with these, and the next sync would not tell.
+func (p *Preparer) list(refs []SegmentRef, health *Health) error {
 	if len(refs) == 0 {
 		return nil
 	}
-	if err := p.folder.Sync(); err != nil {
+	if err := health.note(p.folder.Sync()); err != nil {
 		return err
 	}
 	return p.register(refs)

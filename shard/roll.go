@@ -65,11 +65,8 @@ func (s *Shard) resume() error {
 		s.cfg.Logger.Warn("no space could be reserved in the last segment", "segment", old.path, "error", err)
 		next, err = s.cfg.mapForWriting(old, old.size)
 	}
-	if errors.Is(err, mmapio.ErrNotSynced) {
-		s.cfg.Health.Fail(fmt.Errorf("resume shard %d: %w", s.cfg.Shard, err))
-	}
 	if err != nil {
-		return err
+		return s.cfg.Health.note(err)
 	}
 	s.publish(s.view.Load().with(next))
 	s.resting, s.active = nil, next

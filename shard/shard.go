@@ -165,6 +165,14 @@ func (h *Health) Fail(err error) {
 	}
 }
 
+// note records err if it is of a sync that failed (mmapio.ErrNotSynced), and returns it.
+func (h *Health) note(err error) error {
+	if errors.Is(err, mmapio.ErrNotSynced) {
+		h.Fail(err)
+	}
+	return err
+}
+
 // Err is nil while the store is well, and otherwise wraps ErrReadOnly and the failure.
 func (h *Health) Err() error {
 	if f := h.failure.Load(); f != nil {
