@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Tests everything in the repository: format, vet, staticcheck, builds for all supported platforms,
 # tests with the race detector, the same again with released mappings made inaccessible, the
-# failure suites (power, calls, file systems, processes), the examples, stress, and a short run of every fuzz target.
-# Tests that need root, loop devices, mkfs.ext4, mkfs.xfs or mkfs.btrfs are skipped where these are missing.
+# failure suites (power, calls, file systems, processes), the examples, the models of docs/model, stress, and a short run of
+# every fuzz target.
+# Tests that need root, loop devices, mkfs.ext4, mkfs.xfs or mkfs.btrfs are skipped where these are missing, the models where
+# spin is.
 #
 #   scripts/test.sh          what CI runs: about half an hour on 2 cores
 #   scripts/test.sh --long   the nightly sizes: more crash rounds, longer stress and fuzzing; hours
@@ -22,7 +24,7 @@ case "${1:-}" in
 	test_timeout=12h
 	;;
 *)
-	sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+	sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
 	exit 2
 	;;
 esac
@@ -117,6 +119,9 @@ for example in examples/*/; do
 	esac
 	[ -s "$programs/out" ]
 done
+
+step "models of the protocol"
+scripts/model.sh "$@"
 
 step "stress, all modes, $stress_time"
 scripts/stress.sh --for "$stress_time"
