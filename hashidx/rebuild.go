@@ -134,7 +134,7 @@ func (f *filler) place(w uint64) {
 // fold writes the copied pages back into the flat slots and makes a flat table over them the live
 // one. The caller has seen that no other table over these slots is reachable, so the flat original
 // of a copied page is met only by a reader that looked for the copy just before there was one:
-// hence atomic stores. It costs one comparison a slot of the pages that were copied before.
+// hence atomic stores (TestFoldIsAtomic). It costs one comparison a slot of the pages that were copied before.
 func (x *Index) fold() {
 	old := x.table
 	for n := range old.overlay {

@@ -186,5 +186,8 @@ func (t *Table) pageWords(n int) []uint64 {
 
 // loadSlot is one atomic load: a plain MOV on amd64. The caller keeps the memory's owner alive.
 func loadSlot(words unsafe.Pointer, i uint64) uint64 {
+	if hooked { // a constant: only in tests of what may happen here
+		beforeLoad()
+	}
 	return atomic.LoadUint64((*uint64)(unsafe.Add(words, i*slotSize)))
 }

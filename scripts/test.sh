@@ -103,6 +103,9 @@ step "tests with the race detector and released mappings poisoned"
 FREYJA_POISON=1 go test -race -count=1 -timeout "$test_timeout" \
 	-skip 'PowerFailure|EveryCallFails|Disk|Permissions|StrangeThings|DamagedFolder|Limit|Sizes|CrashAnywhere|KilledAnywhere|TornTail' . ./shard ./hashidx ./mmapio
 
+step "readers stopped in front of a load, with the race detector and released memory poisoned"
+FREYJA_POISON=1 go test -race -tags freyja_hooks -count=1 -run 'HeldByItsReader|FoldIsAtomic' ./hashidx
+
 step "tests without the race detector: those that count allocations, commands of the documents, failures of calls and power"
 go test -count=1 -timeout "$test_timeout" -run "Alloc|Document|Example|UsageIs|IndexMemory|Frozen|EveryCallFails|PowerFailure|Limit" ./...
 
