@@ -101,8 +101,8 @@ store journal-turns log "-DN=2 -DG=1 -DC=2 -DW=3 -DK=1 -DJOURNAL=1 -DSYNCS=0" \
 	"NO_CHECKPOINT"
 store journal-frames log "-DN=1 -DG=1 -DC=5 -DW=5 -DK=1 -DF=2 -DJOURNAL=1 -DSYNCS=0" \
 	"HEAD_UNSYNCED"
-store journal-damage log "-DN=1 -DG=1 -DC=2 -DW=2 -DK=2 -DJOURNAL=1 -DDIRECT=1 -DDAMAGE=1" \
-	"JOURNAL_MARK_IGNORED JOURNAL_MARK_LOST"
+store journal-damage log "-DN=1 -DG=1 -DC=2 -DW=2 -DK=3 -DJOURNAL=1 -DDIRECT=1 -DDAMAGE=1" \
+	"JOURNAL_MARK_IGNORED JOURNAL_MARK_LOST JOURNAL_MARK_CACHED"
 store journal-fails log "-DN=1 -DG=2 -DC=2 -DW=3 -DK=2 -DJOURNAL=1 -DDIRECT=1 -DFAILS=1" ""
 store names names "-DIDS=4 -DK=3" \
 	"LIST_BEFORE_SYNC REMOVE_BEFORE_SYNC OPEN_WITHOUT_SYNC"

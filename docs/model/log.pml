@@ -101,6 +101,7 @@
 #define ACK_BEFORE_FRAME       22
 #define JOURNAL_MARK_IGNORED   23
 #define JOURNAL_MARK_LOST      24
+#define JOURNAL_MARK_CACHED    25
 
 byte weak;            /* the rule that is left out, 0: none */
 
@@ -177,6 +178,7 @@ byte journaled[N];    /* records of a log that a commit had */
 byte check[2];        /* 1: the file waits for its checkpoint */
 byte checkto[2*N];
 byte jmark[FILES];    /* what the journal promises, told to recovery */
+byte owed[N];         /* a bit a file: its mark is to be synced before the journal goes */
 byte told[N];         /* what must come out: records that the journal has promised, before it was removed */
 #endif
 bit rotten;
@@ -194,7 +196,7 @@ static int weak_rule(void) {
 	RULE(LAST_SEAL_UNSYNCED) RULE(NO_REWRITE) RULE(RETRY_SYNC) RULE(FORGET_HEADS) RULE(IDLE_NOT_NAMED)
 	RULE(IDLE_NOT_SETTLED) RULE(IDLE_NOT_RESOLVED) RULE(HALF_GOES_ON) RULE(SPLIT_JOURNAL_CUT) RULE(NO_CHECKPOINT)
 	RULE(HEAD_UNSYNCED) RULE(REPLAY_UNSYNCED) RULE(ACK_BEFORE_FRAME) RULE(JOURNAL_MARK_IGNORED)
-	RULE(JOURNAL_MARK_LOST)
+	RULE(JOURNAL_MARK_LOST) RULE(JOURNAL_MARK_CACHED)
 	fprintf(stderr, "no such rule: %s\n", name);
 	exit(3);
 }
@@ -529,6 +531,7 @@ static void recovered(void) {
 		}
 #if JOURNAL
 		RAISE(now.told[s], told_now(s));
+		now.owed[s] = 0;
 		for (g = 0; g < G; g++) { now.injournal[FILE_OF(s, g)] = MARK(FILE_OF(s, g)); now.jmark[FILE_OF(s, g)] = 0; }
 #endif
 		now.end[s] = now.first[s] = now.keep[s] = now.cut[s] = now.did[s] = 0;
@@ -548,7 +551,7 @@ static void die(void) {
 	now.settled = now.readonly = 0;
 #if JOURNAL
 	now.commit = now.current = now.generation = now.frames = 0;
-	for (s = 0; s < N; s++) now.target[s] = now.journaled[s] = now.checkto[s] = now.checkto[N+s] = 0;
+	for (s = 0; s < N; s++) now.target[s] = now.journaled[s] = now.owed[s] = now.checkto[s] = now.checkto[N+s] = 0;
 	for (x = 0; x < SLOTS; x++) now.piece[x] = 0;
 	for (x = 0; x < FILES; x++) now.pieceend[x] = now.injournal[x] = now.jmark[x] = 0;
 	now.check[0] = now.check[1] = 0;
@@ -690,7 +693,10 @@ static int read_journal(void) {
 static void replay_file(int x) {
 	int j;
 	if (IS_SEALED(x)) return;
-	for (j = MARK(x); j < C; j++) if (now.piece[x*C+j]) { store(x*C+j, now.piece[x*C+j]); now.jmark[x] = j+1; }
+	for (j = 0; j < C; j++) if (now.piece[x*C+j]) {
+		if (j >= MARK(x)) store(x*C+j, now.piece[x*C+j]);
+		now.jmark[x] = j+1;
+	}
 }
 
 static void replay(int s) { int g; for (g = 0; g < now.nfiles[s]; g++) replay_file(FILE_OF(s, g)); }
@@ -705,15 +711,21 @@ static void sync_replayed(int s) {
 	}
 }
 
-/* The files are going to be removed, so marks say what they promised. */
+/* The files are going to be removed, so marks say what they promised. One that says as much may be in the cache alone. */
 static void store_journal_marks(int s) {
 	int g, x;
 	if (now.weak == JOURNAL_MARK_LOST) return;
-	for (g = now.sealed[s]; g < now.keep[s]; g++) { x = FILE_OF(s, g); if (must_have(x) > MARK(x)) store_mark(x, must_have(x)); }
+	for (g = now.sealed[s]; g < now.keep[s]; g++) {
+		x = FILE_OF(s, g);
+		if (now.jmark[x] > MARK(x) || now.jmark[x] && now.weak != JOURNAL_MARK_CACHED) {
+			store_mark(x, must_have(x));
+			now.owed[s] |= 1 << g;
+		}
+	}
 }
 
-static void sync_journal_marks(int s) { int g; if (now.weak != JOURNAL_MARK_LOST) for (g = now.sealed[s]; g < now.keep[s]; g++) sync_mark(FILE_OF(s, g)); }
-static void fail_journal_marks(int s) { int g; for (g = now.sealed[s]; g < now.keep[s]; g++) fail_mark(FILE_OF(s, g)); }
+static void sync_journal_marks(int s) { int g; for (g = 0; g < G; g++) if (HAS(now.owed[s], g)) sync_mark(FILE_OF(s, g)); }
+static void fail_journal_marks(int s) { int g; for (g = 0; g < G; g++) if (HAS(now.owed[s], g)) fail_mark(FILE_OF(s, g)); }
 #endif
 }
 
