@@ -31,7 +31,7 @@ const (
 func main() {
 	check := flag.Bool("check", false, "only check that every rule applies")
 	only := flag.String("only", "", "rules whose name matches this `regexp`")
-	timeout := flag.Duration("timeout", 5*time.Minute, "for the tests of one rule; a rule whose tests take longer counts as found")
+	timeout := flag.Duration("timeout", 5*time.Minute, "for each run of tests; a mutation whose tests take longer counts as found")
 	list := flag.String("rules", filepath.Join("scripts", "mutations.txt"), "the `file` with the rules")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -130,10 +130,8 @@ func (r *rule) try(ctx context.Context, timeout time.Duration) (outcome, detail 
 	if out, err := goCommand(ctx, overlay, "build", "./"+filepath.Dir(r.file)); err != nil {
 		return broken, "the mutated code does not build:\n" + out
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	for _, args := range r.tests {
-		if _, err := goCommand(ctx, overlay, append([]string{"test", "-count=1"}, args...)...); err != nil {
+		if _, err := goCommand(ctx, overlay, append([]string{"test", "-count=1", "-timeout", timeout.String()}, args...)...); err != nil {
 			if r.survives != "" {
 				return noticed, ""
 			}
