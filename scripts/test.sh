@@ -136,4 +136,9 @@ for package in $(go list ./...); do
 	done
 done
 
+if [ -n "${FREYJA_LONG:-}" ]; then
+	step "mutations, which the tests must notice"
+	scripts/mutate.sh --timeout 30m
+fi
+
 step "all passed"
