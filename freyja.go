@@ -96,10 +96,11 @@ type DB struct {
 	journal   *shard.Journal // nil unless Durability is Always
 	snapshots snapshotSet
 
-	closeMu sync.Mutex
-	closed  bool          // guarded by closeMu
-	done    chan struct{} // closed by Close: the background goroutines end
-	loops   sync.WaitGroup
+	closeMu  sync.Mutex
+	closed   bool          // guarded by closeMu
+	closeErr error         // guarded by closeMu; of the Close that closed it
+	done     chan struct{} // closed by Close: the background goroutines end
+	loops    sync.WaitGroup
 }
 
 // Open opens the store in the folder dir, and creates it if dir is missing or empty and opts does
@@ -525,7 +526,7 @@ func (db *DB) hash(key []byte) uint64 { return xxhash.Sum64(key) & db.hashMask }
 // ErrClosed; a slice that View or GetMany handed out stays valid until its function returns. When
 // Close returns nil everything is on disk, in every durability mode, and the lock is
 // free. Mappings are given back by the garbage collector, which Close wakes. Closing
-// again returns nil. A function that View, GetMany, Scan or Verify calls, or the writer of a Backup, may close the store. In the
+// again does nothing, and returns what the first call returned. A function that View, GetMany, Scan or Verify calls, or the writer of a Backup, may close the store. In the
 // function of Update and the progress function of CompactProgress Close would wait for itself: it is ErrDeadlock there, and
 // the store stays open.
 //
@@ -538,7 +539,7 @@ func (db *DB) Close() error {
 	db.closeMu.Lock()
 	defer db.closeMu.Unlock()
 	if db.closed {
-		return nil
+		return db.closeErr
 	}
 	db.closed = true
 	start := time.Now()
@@ -548,7 +549,8 @@ func (db *DB) Close() error {
 	err := db.abandon()
 	go runtime.GC()
 	if err != nil {
-		return fmt.Errorf("freyja: close %q: %w", db.dir, err)
+		db.closeErr = fmt.Errorf("freyja: close %q: %w", db.dir, err)
+		return db.closeErr
 	}
 	db.log.Info("the store is closed", "took", time.Since(start))
 	return nil

@@ -273,16 +273,22 @@ func (j *Journal) failed(err error) error {
 
 // cut is how far all shards have come at one instant, and what of it no commit had yet: the sequence number of each
 // shard, and the size of the frame. The slices stay the journal's. Holds commitMu.
+//
+// The number of a shard is that of the last record which the cut has in its hands, or which a sync has covered. It
+// is never taken from the shard itself: a shard that Close has given up after a failed sync has no segments any more,
+// and the commit would promise its records without having them.
 func (j *Journal) cut() (targets []uint64, size int64) {
 	shards := j.cfg.Shards
 	targets = make([]uint64, len(shards))
 	lockAll(shards)
 	for i, s := range shards {
-		targets[i] = s.seq
+		targets[i] = s.synced.Load()
 		for _, seg := range s.rolled {
+			targets[i] = max(targets[i], seg.lastSeq)
 			j.reach(i, reach{seg, seg.end, seg.lastSeq, false})
 		}
 		if s.active != nil {
+			targets[i] = max(targets[i], s.active.lastSeq)
 			j.reach(i, reach{s.active, s.active.end, s.active.lastSeq, true})
 		}
 	}

@@ -194,8 +194,9 @@ type Shard struct {
 	view atomic.Pointer[view] // replaced under mu, read by anyone
 	cfg  Config               // immutable
 
-	mu     sync.Mutex // the writer mutex
-	closed bool       // guarded by mu
+	mu       sync.Mutex // the writer mutex
+	closed   bool       // guarded by mu
+	closeErr error      // of Close; guarded by compactMu
 
 	// The writer's state, guarded by mu.
 	index      *hashidx.Index
@@ -339,7 +340,7 @@ func (s *Shard) segmentsLocked() []*segment {
 
 // Close ends the shard: reads and writes that have begun complete, later ones return ErrClosed. A
 // compaction under way ends. All records are on disk when it returns nil. The mappings go once the
-// last reader is done. Closing again does nothing.
+// last reader is done. Closing again does nothing, and returns what the first call returned.
 func (s *Shard) Close() error {
 	s.closeNow()
 	s.compactMu.lock()
@@ -347,7 +348,7 @@ func (s *Shard) Close() error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return nil
+		return s.closeErr
 	}
 	s.closed = true
 	s.publish(&view{err: ErrClosed})
@@ -357,13 +358,13 @@ func (s *Shard) Close() error {
 	s.background.Wait()
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
-	err := s.closeFiles()
+	s.closeErr = s.closeFiles()
 	s.mu.Lock() // as others may look: they find the shard closed before they look at these
 	defer s.mu.Unlock()
 	s.index = nil
 	// Whoever keeps a closed store keeps no mapping with it, or its disk could not be unmounted.
 	s.active, s.resting, s.spare, s.rolled, s.sealed = nil, nil, nil, nil, nil
-	return err
+	return s.closeErr
 }
 
 // closeFiles leaves the files as a clean stop does: every segment synced, the active one marked as
@@ -383,9 +384,7 @@ func (s *Shard) closeFiles() error {
 		s.spare = nil
 	}
 	if err := s.syncLog(stateClosed); err != nil {
-		err = fmt.Errorf("close shard %d: %w", s.cfg.Shard, faultError(err))
-		s.cfg.Health.Fail(err)
-		errs = append(errs, err)
+		errs = append(errs, fmt.Errorf("close: %w", s.syncFailed(err)))
 	}
 	crashpoint.At("close.closed")
 	if errors.Join(errs...) == nil {

@@ -36,6 +36,10 @@ func (s *Shard) Sync() error {
 // WaitSynced returns once the record with sequence number seq and all before it are on disk. Of the
 // callers that wait for the same shard, one syncs for all that had appended by the time it
 // began; the others find their record covered when their turn comes.
+//
+// Only one thing is an acknowledgement: a number that a completed sync, or a completed commit of the
+// journal, has stored (synced, dataSynced, journaled). That there was nothing to sync is none. A shard
+// whose Close failed has no segments left, and so nothing to sync, and its records may be lost.
 func (s *Shard) WaitSynced(seq uint64) error {
 	if s.synced.Load() >= seq {
 		return nil
@@ -50,6 +54,9 @@ func (s *Shard) WaitSynced(seq uint64) error {
 	}
 	if err := s.syncLog(stateOpen); err != nil {
 		return s.syncFailed(err)
+	}
+	if s.synced.Load() < seq {
+		return fmt.Errorf("sync shard %d: %w", s.cfg.Shard, ErrClosed)
 	}
 	return nil
 }
@@ -307,11 +314,10 @@ func (s *Shard) tryWriteHint(seg *segment, h *hint) int64 {
 	return size
 }
 
-// syncFailed turns the whole store read-only, unless nothing was tried for want of a descriptor: then the
-// next sync does what this one did not. Holds syncMu or dataMu.
+// syncFailed turns the whole store read-only, unless nothing was tried (wasNotTried). Holds syncMu or dataMu.
 func (s *Shard) syncFailed(err error) error {
 	err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, faultError(err))
-	if !lacksDescriptor(err) {
+	if !wasNotTried(err) {
 		s.cfg.Health.Fail(err)
 	}
 	return err
@@ -327,9 +333,11 @@ func (s *Shard) failLocked(err error) error {
 	return err
 }
 
-// lacksDescriptor reports whether err is from the opening of a file: no read, write or sync returns these.
-func lacksDescriptor(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+// wasNotTried reports whether a sync ended with err before it began: for want of a descriptor, or because the shard
+// is closed. No read, write or sync returns these errors. For want of a descriptor, the next sync does what this one did
+// not. A shard is closed without a sync only after a failure that was told, or for a store that is given up.
+func wasNotTried(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, ErrClosed)
 }
 
 // sealInBackground runs after a roll, so that sealing costs no writer anything: it syncs the log up to
