@@ -5,12 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/freyjadb/freyja/internal/ioevent"
+	"github.com/freyjadb/freyja/shard"
 )
 
 // closeWriter counts one key up by every kind of write until the store is closed.
@@ -247,5 +252,57 @@ func TestClosedStoreMapsNothing(t *testing.T) {
 		require.NoError(t, db.Close())
 		requireNothingMapped(t)
 		require.ErrorIs(t, db.Put([]byte("key"), nil), ErrClosed)
+	}
+}
+
+// keyOn returns a key of a shard, which begins with salt.
+func keyOn(db *DB, number uint64, salt string) []byte {
+	for n := 0; ; n++ {
+		if key := fmt.Appendf(nil, "%s %d", salt, n); db.hash(key)&db.shardMask == number {
+			return key
+		}
+	}
+}
+
+// TestCloseBesideCommit: the sync of a shard fails in Close while a Put of that shard waits for the disk, in a commit
+// that waits for another shard's mutex. The Put must not be told that its record is on disk.
+func TestCloseBesideCommit(t *testing.T) {
+	dir := fastDir(t)
+	db, err := Open(dir, &Options{Shards: 2, Durability: Always})
+	require.NoError(t, err)
+	a, b := keyOn(db, 0, "a"), keyOn(db, 1, "b")
+	require.NoError(t, db.Put(a, []byte("old")))
+	require.NoError(t, db.Put(b, []byte("old")))
+
+	inFunction, release := make(chan struct{}), make(chan struct{})
+	updated, put, closed := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+	go func() {
+		updated <- db.Update(a, func([]byte) ([]byte, error) { close(inFunction); <-release; return []byte("new"), nil })
+	}()
+	<-inFunction
+	go func() { put <- db.Put(b, []byte("new")) }()
+	time.Sleep(20 * time.Millisecond) // it leads a commit, which comes to wait for shard 0
+	watchIO(t, func(e ioevent.Event) error {
+		if number, _, ok := shard.ParseSegmentName(filepath.Base(e.Path)); ok && number == 1 && isSync(e) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	go func() { closed <- db.Close() }()
+	require.True(t, eventually(func() bool { return db.health.Err() != nil }))
+	time.Sleep(5 * time.Millisecond) // Close gives up the shard
+	close(release)
+	putErr, updateErr, closeErr := <-put, <-updated, <-closed
+	ioevent.Set(nil)
+	require.Error(t, closeErr)
+	require.Equal(t, closeErr, db.Close(), "closed again, it says the same")
+
+	again := openStoreIn(t, forgetfulCopy(t, dir), nil)
+	for key, err := range map[string]error{string(a): updateErr, string(b): putErr} {
+		value, getErr := again.Get([]byte(key))
+		require.NoError(t, getErr)
+		if err == nil {
+			require.Equal(t, "new", string(value), "%q was acknowledged", key)
+		}
 	}
 }

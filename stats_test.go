@@ -250,3 +250,20 @@ func TestCompactionsAreCounted(t *testing.T) {
 	require.Zero(t, c.Segments, "there is nothing to do")
 	require.Equal(t, compactions, db.Stats().Compactions)
 }
+
+// TestWritesAreThoseOfTheUser: the head that a batch has in each shard is no write.
+func TestWritesAreThoseOfTheUser(t *testing.T) {
+	db := openStoreIn(t, fastDir(t), &Options{Shards: 4, Durability: Never})
+	batch := NewBatch()
+	for n := range 20 {
+		batch.Put(fmt.Appendf(nil, "key %d", n), nil)
+	}
+	batch.Delete([]byte("key 0"))
+	batch.Delete([]byte("absent"))
+	require.NoError(t, db.Apply(batch))
+	require.EqualValues(t, 19, db.Stats().Writes)
+	require.NoError(t, db.Put([]byte("key 0"), nil))
+	require.NoError(t, db.Delete([]byte("key 0")))
+	require.NoError(t, db.Delete([]byte("key 0")))
+	require.EqualValues(t, 21, db.Stats().Writes)
+}

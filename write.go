@@ -76,7 +76,8 @@ func (db *DB) CompareAndSwap(key, old, new []byte) (swapped bool, err error) {
 // shards that are being written to. Every other call of the store is ErrDeadlock
 // in fn, and changes nothing: it would need a mutex that fn runs under. The store sees this in fn's own goroutine only: fn must
 // not wait for another goroutine that calls the store. An error of fn is returned and
-// nothing is written. A new record has no expiry. Other errors are those of Put.
+// nothing is written. A new record has no expiry. fn may change the buffer that key lies in: the record is
+// written under the key that Update was called with. Other errors are those of Put.
 func (db *DB) Update(key []byte, fn func(old []byte) (new []byte, err error)) error {
 	if err := db.checkRecord(key, nil); err != nil {
 		return err

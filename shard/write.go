@@ -141,6 +141,7 @@ func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, err
 	// has the mapping it lies in, so this one holds it until then.
 	holder := s.view.Load()
 	defer runtime.KeepAlive(holder)
+	key = ownKey(key, &old)
 	have, _ := s.valueOf(&old)
 	value, err := s.callUpdate(fn, have)
 	if err != nil {
@@ -151,6 +152,16 @@ func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, err
 	}
 	s.space.updated = max(s.space.updated, recordSize(len(key), len(value), 0))
 	return s.replace(key, value, hash, &old)
+}
+
+// ownKey is key in memory that the function of an Update cannot change: that of the record that is there, or a copy. The
+// caller may use the buffer of the key in that function, and the record would then be written under a key
+// that has another hash, where no lookup finds it. Whoever uses the record's keeps its mapping reachable.
+func ownKey(key []byte, old *found) []byte {
+	if old.ok {
+		return old.record.key
+	}
+	return bytes.Clone(key)
 }
 
 // replace puts value, or deletes the key if value is nil. Holds mu.
@@ -265,7 +276,9 @@ func (s *Shard) commit(kind byte, hash uint64, size, expiry int64, old *found) {
 	s.seq++
 	seg.count(kind, s.seq, size, expiry)
 	seg.noteExpiry(expiry, size)
-	s.counts.Writes++
+	if kind != kindBatch {
+		s.counts.Writes++
+	}
 	if old.ok {
 		s.live -= old.record.size
 		s.view.Load().segments[locationNumber(old.loc)].seg.live -= old.record.size
