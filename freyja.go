@@ -31,8 +31,8 @@
 // Operations on one key are linearizable: a Get that starts after a Put returned sees that value or
 // a newer one. A write that returned survives the death of the process in every durability
 // mode, and the death of the machine as its mode says (Durability). What survives of a shard is always
-// a prefix of its writes. Damaged bytes are never returned as data: they are an error that
-// names file and offset.
+// a prefix of its writes. Damaged bytes are not returned as data: they are an error that
+// names file and offset. (docs/concurrency.md says which damage can be met only by Verify or the next Open.)
 //
 // # Errors
 //

@@ -35,6 +35,7 @@ type Visit struct {
 	off    bool     // nothing is given back at all
 	cursor int      // in absent, of WasAbsent
 	absent []Range  // that was not in memory, and was not given back yet; rising
+	evict  func(r Range, forget func())
 	file   *os.File // opened with the first page that is to be given back
 }
 
@@ -67,6 +68,10 @@ func (v *Visit) KeepUntilLeave() { v.keep = true }
 
 // KeepAll has what is read stay in memory, for a file that is still written to: its pages are in use.
 func (v *Visit) KeepAll() { v.off = true }
+
+// AroundEvictions has fn called for each range of pages that is given back. fn calls forget, which does that: what the
+// caller knows of the pages ends there, as they come back from the disk.
+func (v *Visit) AroundEvictions(fn func(r Range, forget func())) { v.evict = fn }
 
 // Beyond reports whether Reach has something to do before the bytes up to to are read, which is once in visitStep
 // bytes or so. Cost: a comparison.
@@ -151,7 +156,7 @@ func (v *Visit) giveBack(at int64) {
 		}
 		part := Range{r.From, min(r.To, at)}
 		if !v.off && v.open() {
-			v.m.forget(v.file, part)
+			v.forget(part)
 		}
 		if r.From = part.To; r.From < r.To {
 			break
@@ -159,6 +164,16 @@ func (v *Visit) giveBack(at int64) {
 		done = i + 1
 	}
 	v.absent = append(v.absent[:0], v.absent[done:]...)
+}
+
+// forget has the pages of r leave the memory, as AroundEvictions was told.
+func (v *Visit) forget(r Range) {
+	forget := func() { v.m.forget(v.file, r) }
+	if v.evict != nil {
+		v.evict(r, forget)
+	} else {
+		forget()
+	}
 }
 
 // open opens the file, whose pages cannot be named otherwise. One that was removed goes with its mappings.

@@ -122,6 +122,7 @@ func (c *compaction) open(id uint64) error {
 // allocated together, which after a write is up to some 128 KiB: where records of both kinds take turns, both stay.
 func (c *compaction) inherit(seg *segment) {
 	absent, present := c.placesOfCopies()
+	seg.pages = outputPages(seg, absent)
 	if err := c.s.cfg.Folder.Forget(seg.name(), absent...); err != nil {
 		c.s.cfg.Logger.Warn("pages of a compacted segment stay in memory", "segment", seg.path, "error", err)
 	}

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/freyjadb/freyja/mmapio"
 )
 
 // pages remembers which pages of a segment were verified since they came from the disk, a bit a
@@ -14,6 +16,12 @@ import (
 // it checks its own record, so the damage costs that one record.
 //
 // Setting a bit is the one store a reader makes to memory that others use, once a page.
+//
+// A page that this process evicts by itself loses its bit, and is verified again when it comes back: a compaction
+// evicts the parts of its output whose inputs were not in memory, and a scan what it found on disk alone (evict). The
+// kernel evicts pages too, and tells no one. A page that it evicted and reads again is trusted: its bit is
+// set, or its segment was written by this process and has no bits. So damage that a disk does to such a page while the
+// store is open can be handed out. A compaction, Verify and the next Open find it.
 type pages struct {
 	words   []uint32 // a bit a page of the segment; set atomically, by any reader
 	end     int64    // what lies before came from the disk; immutable
@@ -53,6 +61,39 @@ func (p *pages) extended(size int64) *pages {
 	next.starts, next.failed = p.starts, p.failed
 	next.loaded.Store(p.loaded.Load())
 	return next
+}
+
+// outputPages are the pages of an output of compaction that this process is about to evict from memory, all others being
+// known. nil: it evicts none.
+func outputPages(seg *segment, evicted []mmapio.Range) *pages {
+	if len(evicted) == 0 || seg.cfg.SkipChecksum {
+		return nil
+	}
+	p := newPages(seg.size, seg.end, seg.lastSeq)
+	for page := range (seg.end + verifyPage - 1) >> verifyPageShift {
+		p.set(page)
+	}
+	for _, r := range evicted {
+		p.reset(r)
+	}
+	return p
+}
+
+// evict forgets that the pages in r were verified, while forget takes them out of memory. A reader that has seen a
+// bit may be reading the page; one that comes later waits for mu, and verifies what comes back.
+func (p *pages) evict(r mmapio.Range, forget func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reset(r)
+	forget()
+}
+
+// reset takes the bits of all pages that have a part in r. Those behind the end, in a segment that took records again,
+// were never read from the disk, and nothing says where their records begin. Holds mu, or p is not shared yet.
+func (p *pages) reset(r mmapio.Range) {
+	for page := r.From >> verifyPageShift; page<<verifyPageShift < min(r.To, p.end); page++ {
+		atomic.AndUint32(&p.words[page/32], ^uint32(1<<(page%32)))
+	}
 }
 
 // heapBytes is the memory that p takes, which grows with the segment.

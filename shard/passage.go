@@ -35,6 +35,9 @@ func (s *Shard) pass(ctx context.Context, seg *segment, end int64) *passage {
 // pass is Shard.pass for a segment that nobody writes to.
 func (seg *segment) pass(ctx context.Context, end int64) *passage {
 	p := &passage{ctx, seg.mapping.Visit(end)}
+	if seg.pages != nil {
+		p.visit.AroundEvictions(seg.pages.evict)
+	}
 	p.visit.Reach(headerSize, min(headerSize, end)) // before anything is looked at, which may have the kernel read ahead
 	return p
 }
