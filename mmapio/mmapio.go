@@ -93,7 +93,7 @@ var (
 	// the file is as it was. Returned by OpenFile, which may be called again for less.
 	ErrNotReserved = errors.New("no space could be reserved")
 	// ErrNotSynced: a sync failed, so it is unknown what of the file, or of a folder's names, is on disk, and another sync
-	// proves nothing. Returned by OpenFile and Folder.Sync.
+	// proves nothing. Returned by OpenFile, Folder.Sync and Preallocated.Grow.
 	ErrNotSynced = errors.New("sync failed")
 	// ErrTooLong: a file has more bytes than its kind ever has. Returned by ReadFile.
 	ErrTooLong = errors.New("file is too long")

@@ -37,7 +37,7 @@ func (d *Folder) CreatePreallocated(name string, size int64) (*Preallocated, err
 }
 
 // Grow makes the file longer by zeros, and syncs it. It costs writing them. After an error the file is as long as it
-// was, as far as the caller is concerned.
+// was, as far as the caller is concerned. One that wraps ErrNotSynced says that the file should not be used any more.
 func (p *Preallocated) Grow(size int64) error {
 	err := diskReserve(p.file, p.size, size) // long extents, and the full disk's error at once
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -46,11 +46,13 @@ func (p *Preallocated) Grow(size int64) error {
 	if err == nil {
 		err = diskWriteZeros(p.file, p.size, size)
 	}
-	if err == nil {
-		err = diskSync(p.file)
+	if err = cause(err); err == nil {
+		if err = diskSync(p.file); err != nil {
+			err = fmt.Errorf("%w: %w", ErrNotSynced, cause(err))
+		}
 	}
 	if err != nil {
-		return fmt.Errorf("mmapio: grow %q to %d bytes: %w", p.path, size, cause(err))
+		return fmt.Errorf("mmapio: grow %q to %d bytes: %w", p.path, size, err)
 	}
 	p.size = size
 	return nil

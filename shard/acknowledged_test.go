@@ -18,7 +18,7 @@ import (
 // journal is a journal over the shards of a lone store.
 func (l *lone) journal() *Journal {
 	cfg := &l.shards[0].cfg
-	j := NewJournal(JournalConfig{Dir: l.dir, StoreID: cfg.StoreID, Shards: l.shards, Health: cfg.Health, Logger: cfg.Logger,
+	j := NewJournal(JournalConfig{Folder: l.folder, StoreID: cfg.StoreID, Shards: l.shards, Health: cfg.Health, Logger: cfg.Logger,
 		Watch: cfg.Watch, FirstSize: leastJournal, MaxSize: leastJournal})
 	l.t.Cleanup(func() {
 		for i := range j.files {

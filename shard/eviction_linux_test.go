@@ -10,8 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
-
-	"github.com/freyjadb/freyja/mmapio"
 )
 
 // What this process evicts from memory is verified again when it comes back, as a disk may have damaged it.
@@ -30,12 +28,13 @@ func evictedLone(t *testing.T) (l *lone, keys []string) {
 		}
 	}
 	l.seal(0)
+	folder := l.folder
 	l.close()
-	require.Eventually(t, func() bool { runtime.GC(); return mmapio.Mapped(l.dir) == 0 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { runtime.GC(); return folder.Mapped() == 0 }, time.Minute, time.Millisecond)
 	require.NoError(t, l.open())
 	t.Cleanup(l.close)
 	dropFile(t, l.sealed(0)[0].path)
-	in, err := mmapio.Resident(l.dir)
+	in, err := l.folder.Resident()
 	require.NoError(t, err)
 	if in > l.sealed(0)[0].size/4 {
 		t.Skip("this file system keeps files in memory")
@@ -45,10 +44,10 @@ func evictedLone(t *testing.T) (l *lone, keys []string) {
 
 // dropFile has the kernel evict a file that is on disk.
 func dropFile(t *testing.T, path string) {
-	require.NoError(t, mmapio.SyncFile(path))
 	f, err := os.Open(path)
 	require.NoError(t, err)
 	defer f.Close()
+	require.NoError(t, f.Sync())
 	require.NoError(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 }
 

@@ -358,7 +358,7 @@ func (j *Journal) makeRoom(size int64) error {
 		nf.checkpoint = nil
 	}
 	if err := j.grow(nf, next, want, journalHead+size); err != nil {
-		return fmt.Errorf("%w: %w", errNoJournal, err)
+		return err
 	}
 	h := journalGeneration{j.generation + 1, random64()}
 	at, head := h.encode(j.cfg.StoreID)
@@ -391,32 +391,67 @@ func (j *Journal) setSize() {
 	}
 }
 
-// grow gives a file that nothing needs size bytes, or leaves it as it is if it has at least least. Holds commitMu.
+// grow gives a file that nothing needs size bytes, or leaves it as it is if it has at least least. Its errors are
+// errNoJournal, and that of a sync of the folder, after which the store is read-only. Holds commitMu.
 func (j *Journal) grow(nf *journalFile, n int, size, least int64) error {
-	if nf.file != nil {
-		if nf.file.Size() >= size {
-			return nil
-		}
-		before := nf.file.Size()
-		err := nf.file.Grow(size)
-		j.bytes.Add(nf.file.Size() - before)
-		if err != nil && before >= least {
-			j.cfg.Logger.Warn("a journal file stays small", "error", err)
-			err = nil
-		}
-		return err
+	if nf.file == nil {
+		return j.create(nf, n, size)
 	}
-	f, err := j.cfg.Folder.CreatePreallocated(JournalName(n), size)
+	before := nf.file.Size()
+	if before >= size {
+		return nil
+	}
+	err := nf.file.Grow(size)
+	j.bytes.Add(nf.file.Size() - before)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, mmapio.ErrNotSynced):
+		return j.giveUp(nf, n, err)
+	case before >= least:
+		j.cfg.Logger.Warn("a journal file stays small", "error", err)
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errNoJournal, err)
+}
+
+// create makes a file of size bytes. Errors are those of grow. Holds commitMu.
+//
+// Each failure leaves a file that is never used: what a failed sync did to it is not known. That loses nothing, as no
+// frame is in it yet, and another try makes another file, under the same name once the old one is removed.
+//
+// A failed sync of the folder is different: it may have lost the entry of another file (mmapio.Folder.Sync). So it ends
+// writing, as that of any sync does. Want of space or of a descriptor is no such failure.
+func (j *Journal) create(nf *journalFile, n int, size int64) error {
+	name := JournalName(n)
+	if j.cfg.Folder.IsFile(name) { // left by a try before: Open has removed those of the last process
+		if err := j.cfg.Folder.Remove(name); err != nil {
+			return fmt.Errorf("%w: %w", errNoJournal, err)
+		}
+	}
+	f, err := j.cfg.Folder.CreatePreallocated(name, size)
 	if err != nil {
-		return err
-	}
-	if err := j.cfg.Health.note(j.cfg.Folder.Sync()); err != nil {
-		return errors.Join(err, f.Close())
+		return fmt.Errorf("%w: %w", errNoJournal, err)
 	}
 	nf.file = f
 	j.bytes.Add(size)
+	if err := j.cfg.Folder.Sync(); err != nil {
+		if errors.Is(err, mmapio.ErrNotSynced) {
+			return j.failed(err)
+		}
+		return j.giveUp(nf, n, err)
+	}
 	crashpoint.At("journal.made")
 	return nil
+}
+
+// giveUp removes a file that no frame is needed of and that cannot be used any more because of err, and returns
+// errNoJournal with err. Where the removal fails the next create tries again. Holds commitMu.
+func (j *Journal) giveUp(nf *journalFile, n int, err error) error {
+	j.bytes.Add(-nf.file.Size())
+	closeErr := nf.file.Close()
+	nf.file = nil
+	return fmt.Errorf("%w: %w", errNoJournal, errors.Join(err, closeErr, j.cfg.Folder.Remove(JournalName(n))))
 }
 
 // startCheckpoint syncs all shards up to where a full file goes. Holds commitMu.
