@@ -15,8 +15,10 @@ import (
 type Durability int
 
 const (
-	// Periodic syncs every Options.SyncInterval: a dead machine loses at most the writes of the
-	// last interval and of the sync then under way. The default.
+	// Periodic syncs all shards every Options.SyncInterval. A dead machine loses at most the writes of the last
+	// interval and of the time that one sync of all shards takes: a write that comes just after its shard was synced is
+	// on disk when the next sync has ended. Where a sync takes longer than the interval, which the log says, it is
+	// the time of two syncs. The default.
 	Periodic Durability = iota
 	// Always: a write returns after its record is on disk. Concurrent writers share syncs, whatever shards they
 	// write to. It is written twice: to a journal at once, which takes 16 to 64 MiB on disk (less where there is little space), and to its shard's file
@@ -85,7 +87,8 @@ type Options struct {
 	SegmentSize int64
 	// Durability says when writes are on disk.
 	Durability Durability
-	// SyncInterval is the time between syncs under Periodic; 0 means DefaultSyncInterval.
+	// SyncInterval is the time from the beginning of one sync to that of the next under Periodic; 0 means
+	// DefaultSyncInterval.
 	SyncInterval time.Duration
 	// ReadOnly opens a store that exists, changes none of its files, and refuses writes. Any
 	// number of processes may have a store open so, but not beside one that has it for writing.

@@ -2,6 +2,7 @@ package freyja
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/freyjadb/freyja/shard"
@@ -103,7 +104,7 @@ func (db *DB) Delete(key []byte) error {
 }
 
 // Sync puts every write that returned before the call on disk, in every durability mode. It costs a
-// sync of each shard that has unsynced records. Errors: ErrClosed, ErrReadOnly after a sync
+// sync of each shard that has unsynced records, side by side. Errors: ErrClosed, ErrReadOnly after a sync
 // failed (the store then takes no more writes until it is opened again), and that failure; ErrDeadlock.
 //
 // Neither it nor a write takes a context: a sync that is under way is the kernel's, and ends when the disk has it. A write that waits for
@@ -115,13 +116,28 @@ func (db *DB) Sync() error {
 	if db.inUpdate() {
 		return fmt.Errorf("freyja: sync: %w", ErrDeadlock)
 	}
-	for _, s := range db.shards {
-		if err := s.Sync(); err != nil {
+	errs := make([]error, len(db.shards))
+	var wg sync.WaitGroup
+	tokens := make(chan struct{}, syncAtOnce)
+	for i, s := range db.shards {
+		tokens <- struct{}{}
+		wg.Go(func() {
+			errs[i] = s.Sync()
+			<-tokens
+		})
+	}
+	wg.Wait()
+	for _, err := range errs { // one says it: a sync that fails is the failure of all
+		if err != nil {
 			return fmt.Errorf("freyja: sync: %w", err)
 		}
 	}
 	return nil
 }
+
+// syncAtOnce is how many shards Sync syncs at the same time: they wait for the disk, and a journaling file system makes
+// one commit for those that wait together.
+const syncAtOnce = 16
 
 // syncReadOnly has nothing to put on disk.
 func (db *DB) syncReadOnly() error {
