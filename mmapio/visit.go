@@ -28,13 +28,13 @@ import (
 // reachable.
 type Visit struct {
 	m      *Mapping
-	end    int64    // what lies behind it is not read
-	known  int64    // up to where the kernel was asked
-	edge   int64    // up to there Reach has nothing to do
-	keep   bool     // nothing is given back before Leave
-	off    bool     // nothing is given back at all
-	cursor int      // in absent, of WasAbsent
-	absent []Range  // that was not in memory, and was not given back yet; rising
+	end    int64   // what lies behind it is not read
+	known  int64   // up to where the kernel was asked
+	edge   int64   // up to there Reach has nothing to do
+	keep   bool    // nothing is given back before Leave
+	off    bool    // nothing is given back at all
+	cursor int     // in absent, of WasAbsent
+	absent []Range // that was not in memory, and was not given back yet; rising
 	evict  func(r Range, forget func())
 	file   *os.File // opened with the first page that is to be given back
 }
