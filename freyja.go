@@ -536,6 +536,11 @@ func (db *DB) Close() error {
 	if db.inUpdate() || db.inCompact() {
 		return fmt.Errorf("freyja: close %q: %w", db.dir, ErrDeadlock)
 	}
+	return db.close((*shard.Shard).Close)
+}
+
+// close ends the store, and each shard in one way.
+func (db *DB) close(closeShard func(*shard.Shard) error) error {
 	db.closeMu.Lock()
 	defer db.closeMu.Unlock()
 	if db.closed {
@@ -546,7 +551,7 @@ func (db *DB) Close() error {
 	close(db.done)
 	db.compactor.stop()
 	db.loops.Wait()
-	err := db.abandon()
+	err := db.release(closeShard)
 	go runtime.GC()
 	if err != nil {
 		db.closeErr = fmt.Errorf("freyja: close %q: %w", db.dir, err)
@@ -556,12 +561,15 @@ func (db *DB) Close() error {
 	return nil
 }
 
-// abandon closes what of the store is open.
-func (db *DB) abandon() error {
+// abandon closes what is open of a store that could not be opened.
+func (db *DB) abandon() error { return db.release((*shard.Shard).Close) }
+
+// release closes what of the store is open, and each shard in one way.
+func (db *DB) release(closeShard func(*shard.Shard) error) error {
 	errs := make([]error, len(db.shards))
 	var wg sync.WaitGroup
 	for i, s := range db.shards {
-		wg.Go(func() { errs[i] = s.Close() })
+		wg.Go(func() { errs[i] = closeShard(s) })
 	}
 	wg.Wait()
 	if db.journal != nil {

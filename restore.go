@@ -13,6 +13,7 @@ import (
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
+	"github.com/freyjadb/freyja/shard"
 )
 
 // Restore makes a store in the folder dir from a backup, which it reads from r to the end. dir must be
@@ -104,10 +105,10 @@ func loadBackup(ctx context.Context, stream *backupReader, dir string, o *Option
 	if err != nil {
 		return err
 	}
+	complete := false // stays so if the reader panics
 	defer func() {
-		if err != nil { // the folder goes: what was written need not be on disk for that
-			db.health.Fail(err)
-			_ = db.Close() // which says so
+		if !complete { // the folder goes: what was written need not be on disk for that
+			err = errors.Join(err, db.close((*shard.Shard).CloseUnsynced))
 			return
 		}
 		err = db.Close()
@@ -123,6 +124,7 @@ func loadBackup(ctx context.Context, stream *backupReader, dir string, o *Option
 	if n := db.Usage().Keys; n != stored {
 		return fmt.Errorf("the backup has %d entries for %d keys: %w", stored, n, ErrCorrupt)
 	}
+	complete = true
 	return nil
 }
 

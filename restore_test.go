@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -22,6 +23,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/freyjadb/freyja/internal/ioevent"
+	"github.com/freyjadb/freyja/shard"
 )
 
 // Restore, from streams that a test has made.
@@ -206,6 +210,41 @@ func TestRestoreCutBackup(t *testing.T) {
 	}
 	require.NoError(t, Restore(context.Background(), bytes.NewReader(stream), filepath.Join(base, "store"), &smallStore))
 	requireNothingMapped(t)
+}
+
+// TestRestoreThatFailsIsQuiet: a backup that is cut, or a reader that fails or panics, is an error of Restore. It is no
+// failure of the store that was begun: no alarm is logged, and nothing is synced for a folder that is removed.
+func TestRestoreThatFailsIsQuiet(t *testing.T) {
+	stream, _ := smallBackup(t)
+	boom := errors.New("boom")
+	for name, rest := range map[string]io.Reader{
+		"cut":    bytes.NewReader(nil),
+		"fails":  iotest.ErrReader(boom),
+		"panics": &callReader{at: 1, call: func() { panic(boom) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base, log, synced := fastDir(t), newRecorder(), 0
+			opts := Options{Logger: slog.New(log)}
+			watchIO(t, func(e ioevent.Event) error {
+				if _, _, ok := shard.ParseSegmentName(filepath.Base(e.Path)); ok && e.Op == ioevent.SyncRange {
+					synced++
+				}
+				return nil
+			})
+			func() {
+				defer func() { require.Equal(t, name == "panics", recover() != nil) }()
+				r := io.MultiReader(bytes.NewReader(stream[:len(stream)-1]), rest)
+				require.Error(t, Restore(t.Context(), r, filepath.Join(base, "store"), &opts))
+			}()
+			ioevent.Set(nil)
+			require.Empty(t, filesBelow(t, base)[filepath.Join(base, "store")])
+			require.Zero(t, synced)
+			require.NotEmpty(t, log.all("store is open"))
+			for _, e := range log.events.list {
+				require.Less(t, e.level, slog.LevelWarn, e.message)
+			}
+		})
+	}
 }
 
 // TestRestoreAlteredBackup restores a backup in which one byte differs, for every byte. The offset of

@@ -142,8 +142,9 @@ type Listed struct {
 	NextID uint64 // no segment from here on was ever listed
 }
 
-// Health is what ends writing to a store: the first sync that failed, or a batch that was written in part. Any goroutine may
-// use it.
+// Health is what ends writing to a store: the first sync that failed, or a batch that was written in part. It says
+// nothing else, and is not for ending a store early (CloseUnsynced): who watches the store is told of a failure, and acts
+// on it. Any goroutine may use it.
 type Health struct {
 	// Failed is told of the failure, once, by the goroutine that has met it, which may hold mutexes of a shard and of
 	// the journal; nil: nobody is. Immutable once a shard has it.
@@ -222,6 +223,7 @@ type Shard struct {
 	compactMu turn               // held by the one compaction under way; before syncMu
 	compactor atomic.Uintptr     // goroutine that runs Compact, 0 for none; stored under compactMu (callers.go)
 	updater   atomic.Uintptr     // goroutine that runs the function of an Update, 0 for none; stored under mu
+	givenUp   atomic.Bool        // nothing needs to be synced any more (CloseUnsynced)
 	closing   context.Context    // done when Close wants the compaction to end
 	closeNow  context.CancelFunc // ends closing
 
@@ -341,7 +343,16 @@ func (s *Shard) segmentsLocked() []*segment {
 // Close ends the shard: reads and writes that have begun complete, later ones return ErrClosed. A
 // compaction under way ends. All records are on disk when it returns nil. The mappings go once the
 // last reader is done. Closing again does nothing, and returns what the first call returned.
-func (s *Shard) Close() error {
+func (s *Shard) Close() error { return s.close(true) }
+
+// CloseUnsynced is Close without the syncs, for a store whose files are going to be removed. The files are then those that a
+// kill leaves. It returns what releasing them returned.
+func (s *Shard) CloseUnsynced() error {
+	s.givenUp.Store(true)
+	return s.close(false)
+}
+
+func (s *Shard) close(sync bool) error {
 	s.closeNow()
 	s.compactMu.lock()
 	defer s.compactMu.unlock()
@@ -358,7 +369,12 @@ func (s *Shard) Close() error {
 	s.background.Wait()
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
-	s.closeErr = s.closeFiles()
+	if sync {
+		s.closeErr = s.closeFiles()
+	} else {
+		s.collectPrepared()
+		s.closeErr = s.unmapWriters()
+	}
 	s.mu.Lock() // as others may look: they find the shard closed before they look at these
 	defer s.mu.Unlock()
 	s.index = nil

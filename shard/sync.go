@@ -345,7 +345,7 @@ func wasNotTried(err error) bool {
 func (s *Shard) sealInBackground() {
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
-	if s.cfg.Health.Err() != nil {
+	if s.cfg.Health.Err() != nil || s.givenUp.Load() {
 		return
 	}
 	if err := s.sealLeft(); err != nil {
