@@ -84,36 +84,21 @@ func (p *program) apply(most int) {
 	}
 }
 
-// applied makes the writes of a batch in the reference. A store has a head in every shard in which the
-// batch writes anything, and of several writes to one key the last.
+// applied makes the writes of a batch in the reference: of several writes to one key the last. The heads that the store
+// puts in front of them do not count.
 func (p *program) applied(writes []batchWrite) {
 	last := map[string]int{}
 	for i, w := range writes {
 		last[string(w.key)] = i
 	}
-	type count struct{ least, most int64 }
-	shards := map[uint64]count{}
 	for i, w := range writes {
-		if last[string(w.key)] != i {
-			continue
+		switch {
+		case last[string(w.key)] != i:
+		case w.value == nil:
+			p.ref.replace(w.key, nil)
+		default:
+			p.ref.put(w.key, w.value, w.expires)
 		}
-		n := shards[p.db.hash(w.key)&p.db.shardMask]
-		if w.value == nil {
-			least, most := p.ref.deletes(w.key)
-			n.least += least
-			n.most += most
-			delete(p.ref.entries, string(w.key))
-		} else {
-			n.least++
-			n.most++
-			p.ref.enter(w.key, w.value, w.expires)
-		}
-		shards[p.db.hash(w.key)&p.db.shardMask] = n
-	}
-	for _, n := range shards {
-		least, most := n.least+min(n.least, 1), n.most+min(n.most, 1)
-		p.ref.writes += least
-		p.ref.maybe += most - least
 	}
 }
 
