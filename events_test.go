@@ -30,6 +30,7 @@ type recorder struct {
 type eventList struct {
 	mu   sync.Mutex
 	list []event // guarded by mu
+	bad  string  // guarded by mu; what is wrong with an event. A panic of a handler is lost
 }
 
 // event is one line of the log.
@@ -47,13 +48,20 @@ func (r *recorder) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &recorder{r.events, append(r.attrs[:len(r.attrs):len(r.attrs)], attrs...)}
 }
 
-func (r *recorder) WithGroup(string) slog.Handler { panic("the store uses no groups") }
+func (r *recorder) WithGroup(string) slog.Handler {
+	r.events.mu.Lock()
+	defer r.events.mu.Unlock()
+	r.events.bad = "the store uses no groups"
+	return r
+}
 
 func (r *recorder) Handle(_ context.Context, record slog.Record) error {
+	r.events.mu.Lock()
+	defer r.events.mu.Unlock()
 	e := event{record.Level, record.Message, map[string]slog.Value{}}
 	add := func(a slog.Attr) bool {
 		if _, twice := e.attrs[a.Key]; twice {
-			panic(fmt.Sprintf("%q has the attribute %q twice", e.message, a.Key))
+			r.events.bad = fmt.Sprintf("%q has the attribute %q twice", e.message, a.Key)
 		}
 		e.attrs[a.Key] = a.Value
 		return true
@@ -62,8 +70,6 @@ func (r *recorder) Handle(_ context.Context, record slog.Record) error {
 		add(a)
 	}
 	record.Attrs(add)
-	r.events.mu.Lock()
-	defer r.events.mu.Unlock()
 	r.events.list = append(r.events.list, e)
 	return nil
 }
@@ -72,6 +78,9 @@ func (r *recorder) Handle(_ context.Context, record slog.Record) error {
 func (r *recorder) all(message string) (found []event) {
 	r.events.mu.Lock()
 	defer r.events.mu.Unlock()
+	if r.events.bad != "" {
+		panic(r.events.bad)
+	}
 	for _, e := range r.events.list {
 		if e.message == message {
 			found = append(found, e)

@@ -58,6 +58,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/freyjadb/freyja/internal/logqueue"
 	"github.com/freyjadb/freyja/mmapio"
 	"github.com/freyjadb/freyja/shard"
 )
@@ -80,7 +81,8 @@ type DB struct {
 	recovery  RecoveryReport
 	opened    time.Time
 
-	log *slog.Logger // Options.Logger, which names the store
+	log   *slog.Logger      // names the store, and calls the handler of Options.Logger outside all mutexes
+	lines *logqueue.Handler // what log goes through; nil if nothing is logged
 
 	quarantined int64 // bytes in quarantine/ when the store was opened
 
@@ -130,6 +132,7 @@ func OpenContext(ctx context.Context, dir string, opts *Options) (*DB, error) {
 		return nil, fmt.Errorf("freyja: open %q: %w", dir, err)
 	}
 	db := newDB(dir, o)
+	defer db.flushLog()
 	if err := db.open(ctx); err != nil {
 		err = fmt.Errorf("freyja: open %q: %w", dir, err)
 		return nil, errors.Join(err, db.abandon())
@@ -144,12 +147,28 @@ func OpenContext(ctx context.Context, dir string, opts *Options) (*DB, error) {
 // newDB returns a store that is not open yet.
 func newDB(dir string, o Options) *DB {
 	db := &DB{opts: o, dir: dir, hashMask: o.hashMask, opened: time.Now(), done: make(chan struct{}),
-		log: o.Logger.With("dir", dir), watch: shard.NewWatch(o.slow), clock: o.newClock(o.ExpiryGrace)}
+		watch: shard.NewWatch(o.slow), clock: o.newClock(o.ExpiryGrace)}
+	handler := o.Logger.Handler()
+	if handler != slog.DiscardHandler {
+		db.lines = logqueue.New(handler)
+		handler = db.lines
+	}
+	db.log = slog.New(handler).With("dir", dir)
 	db.compactor.init(o.CompactBytesPerSecond)
 	db.health.Failed = func(err error) {
 		db.log.Error("the store turned read-only: what was written may not be on disk", "error", err)
 	}
 	return db
+}
+
+// flushLimit is how long Open and Close wait for a handler that has not taken all lines.
+const flushLimit = time.Second
+
+// flushLog returns when the handler has taken the lines that were logged.
+func (db *DB) flushLog() {
+	if db.lines != nil {
+		db.lines.Flush(flushLimit)
+	}
 }
 
 // openLocked opens the store in a folder read-only, for a caller that has its lock and closes the folder later.
@@ -541,6 +560,7 @@ func (db *DB) Close() error {
 
 // close ends the store, and each shard in one way.
 func (db *DB) close(closeShard func(*shard.Shard) error) error {
+	defer db.flushLog() // when closeMu is free, which the handler may want
 	db.closeMu.Lock()
 	defer db.closeMu.Unlock()
 	if db.closed {

@@ -121,8 +121,10 @@ type Options struct {
 	// segment and compaction. Info: what the store did as it should. Warn: what it made up for, and what takes long:
 	// a sync of a shard or the journal, or a writer's wait for space, of a second or more. Error: what somebody must see
 	// to; the store turned read-only, or a shard cannot be compacted. Each has the attribute "dir", and of what repeats
-	// itself at most one in ten seconds is logged, with how many were "skipped". Some is logged under a shard's
-	// mutexes: the handler must not call the store, and a slow one delays writers.
+	// itself at most one in ten seconds is logged, with how many were "skipped". A goroutine of the store's own calls the
+	// handler, and holds nothing: the handler may call the store, and one that is slow, panics or ends its goroutine
+	// delays and loses lines and nothing else. Lines come in their order, a moment after what they tell of. Open and Close
+	// wait until those before have been handed over, for up to a second.
 	Logger *slog.Logger
 
 	// maxRecordSize bounds key plus value in bytes, 0 for no bound but the format's. Set through
