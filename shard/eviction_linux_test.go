@@ -56,7 +56,7 @@ func (l *lone) damageValues(seg *segment) {
 	b, err := os.ReadFile(seg.path)
 	require.NoError(l.t, err)
 	for at := int64(headerSize); at < seg.end; {
-		r, reason := decodeRecord(b[at:], true)
+		r, reason := seg.decode(b, at, true)
 		require.Empty(l.t, reason)
 		if len(r.value) > 0 {
 			r.value[len(r.value)/2] ^= 1 // of the copy
