@@ -1,8 +1,10 @@
 package shard
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -169,5 +171,42 @@ func TestGenerationBeforeFrames(t *testing.T) {
 	for f.j.generation < 5 {
 		require.NoError(t, f.commit())
 		require.True(t, f.j.refused.IsZero())
+	}
+}
+
+// TestPiecesOfAnotherSegment: what a journal has goes into the segment that it is of, and not into another one that has
+// got the same id since.
+func TestPiecesOfAnotherSegment(t *testing.T) {
+	for _, same := range []bool{true, false} {
+		l := newLone(t, 1, allHashes)
+		j, s := l.journal(), l.shards[0]
+		l.put(0, "key", "value", 0)
+		require.NoError(t, j.Wait(s, s.seq))
+		name, id := s.active.name(), s.active.id
+		require.NoError(t, s.CloseUnsynced())
+		l.shards = nil
+
+		// A machine that died has taken the records; the head may be that of another segment.
+		file, err := os.ReadFile(filepath.Join(l.dir, name))
+		require.NoError(t, err)
+		clear(file[headerSize:])
+		if !same {
+			h := s.cfg.header(id)
+			require.NoError(t, h.read(file[:headerSize], name))
+			h.nonce++
+			h.encode(file)
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(l.dir, name), file, 0o600))
+
+		r := Replay{Folder: l.folder, StoreID: s.cfg.StoreID, Secret: loneSecret, Shards: 1,
+			Lists: func(int, uint64) bool { return true }}
+		marks, err := r.Run(t.Context())
+		require.NoError(t, err)
+		require.True(t, r.Found)
+		now, err := os.ReadFile(filepath.Join(l.dir, name))
+		require.NoError(t, err)
+		require.Equal(t, !same, bytes.Equal(file, now))
+		require.Equal(t, same, r.Bytes > 0)
+		require.Equal(t, same, marks[SegmentRef{0, id}].end > headerSize)
 	}
 }
