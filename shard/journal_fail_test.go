@@ -124,10 +124,13 @@ func TestJournalFileThatCannotGrow(t *testing.T) {
 				require.NoError(t, f.commit())
 			}
 			f.j.cfg.FirstSize, f.j.cfg.MaxSize = 2*leastJournal, 2*leastJournal
-			failing := false // from the moment at which the file is to grow
+			failing := false // from the moment at which the file is to grow; all this is on the test's goroutine
 			failOn(t, func(e ioevent.Event) error {
-				failing = failing || ofJournal(e) && e.Op == ioevent.Reserve
-				if failing && e.Op == test.op && ofJournal(e) {
+				if !ofJournal(e) {
+					return nil
+				}
+				failing = failing || e.Op == ioevent.Reserve
+				if failing && e.Op == test.op {
 					return test.err
 				}
 				return nil
