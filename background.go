@@ -20,10 +20,11 @@ func (db *DB) startLoops() {
 	}
 }
 
-// syncLoop syncs every SyncInterval. What a write may have to wait for (docs/durability.md, "What Periodic may lose"): its shard's
-// own sync has just begun, in a pass that began at t and takes d. The next pass begins at t + max(SyncInterval, d), and
-// has the write on disk when it ends. A sync that fails turns the store read-only, so it is the last; but one that
-// was not tried, for want of a descriptor, is made up for by the next.
+// syncLoop syncs every SyncInterval. How long a write may wait for the disk (docs/durability.md,
+// "What Periodic may lose"): at worst its shard's own sync has just begun, in a pass that began at
+// t and takes d. The next pass begins at t + max(SyncInterval, d), and has the write on disk when
+// it ends. A sync that fails turns the store read-only, so it is the last; but one that was not
+// tried, for want of a descriptor, is made up for by the next.
 func (db *DB) syncLoop() {
 	tick := time.NewTicker(db.opts.SyncInterval)
 	defer tick.Stop()

@@ -264,8 +264,9 @@ func keyOn(db *DB, number uint64, salt string) []byte {
 	}
 }
 
-// TestCloseBesideCommit: the sync of a shard fails in Close while a Put of that shard waits for the disk, in a commit
-// that waits for another shard's mutex. The Put must not be told that its record is on disk.
+// TestCloseBesideCommit: the sync of a shard fails in Close while a Put of that shard waits for the
+// disk, in a commit that waits for another shard's mutex. The Put must not be told that its record
+// is on disk.
 func TestCloseBesideCommit(t *testing.T) {
 	dir := fastDir(t)
 	db, err := Open(dir, &Options{Shards: 2, Durability: Always})

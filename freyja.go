@@ -29,10 +29,10 @@
 // # Guarantees
 //
 // Operations on one key are linearizable: a Get that starts after a Put returned sees that value or
-// a newer one. A write that returned survives the death of the process in every durability
-// mode, and the death of the machine as its mode says (Durability). What survives of a shard is always
-// a prefix of its writes. Damaged bytes are not returned as data: they are an error that
-// names file and offset. (docs/concurrency.md says which damage can be met only by Verify or the next Open.)
+// a newer one. A write that returned survives the death of the process in every durability mode,
+// and the death of the machine as its mode says (Durability). What survives of a shard is always a
+// prefix of its writes. Damaged bytes are not returned as data: they are an error that names file
+// and offset. (docs/concurrency.md says which damage can be met only by Verify or the next Open.)
 //
 // # Errors
 //
@@ -543,11 +543,11 @@ func (db *DB) hash(key []byte) uint64 { return xxhash.Sum64(key) & db.hashMask }
 
 // Close ends the store. Operations that have begun complete or return ErrClosed, later ones return
 // ErrClosed; a slice that View or GetMany handed out stays valid until its function returns. When
-// Close returns nil everything is on disk, in every durability mode, and the lock is
-// free. Mappings are given back by the garbage collector, which Close wakes. Closing
-// again does nothing, and returns what the first call returned. A function that View, GetMany, Scan or Verify calls, or the writer of a Backup, may close the store. In the
-// function of Update and the progress function of CompactProgress Close would wait for itself: it is ErrDeadlock there, and
-// the store stays open.
+// Close returns nil everything is on disk, in every durability mode, and the lock is free. Mappings
+// are given back by the garbage collector, which Close wakes. Closing again does nothing, and
+// returns what the first call returned. A function that View, GetMany, Scan or Verify calls, or the
+// writer of a Backup, may close the store. In the function of Update and the progress function of
+// CompactProgress Close would wait for itself: it is ErrDeadlock there, and the store stays open.
 //
 // It takes no context: it ends a compaction within 64 KiB of copying, and what it waits for then is the disk, in calls that the
 // kernel does not interrupt either; given up half-way it would leave what a kill leaves.

@@ -34,8 +34,8 @@ func (h handlerFunc) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// talkative are options with which a store logs at nearly every step, mostly under mutexes: each sync counts as slow, and
-// there are many segments.
+// talkative are options with which a store logs at nearly every step, mostly under mutexes: each
+// sync counts as slow, and there are many segments.
 func talkative(durability Durability, fn func(message string)) (*Options, *atomic.Int64) {
 	h := handlerFunc{fn, &atomic.Int64{}}
 	return &Options{Shards: 2, Durability: durability, SegmentSize: 4 << 10, firstSegmentSize: 1 << 10, DisableAutoCompact: true,
@@ -73,7 +73,8 @@ func TestHandlerOfTheLogFails(t *testing.T) {
 	}
 }
 
-// TestHandlerOfTheLogCallsTheStore: a line that is logged under a mutex leads to calls that take it.
+// TestHandlerOfTheLogCallsTheStore: a line that is logged under a mutex leads to calls that take
+// it.
 func TestHandlerOfTheLogCallsTheStore(t *testing.T) {
 	for _, durability := range []Durability{Periodic, Always} {
 		t.Run(durability.String(), func(t *testing.T) {

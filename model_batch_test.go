@@ -84,8 +84,8 @@ func (p *program) apply(most int) {
 	}
 }
 
-// applied makes the writes of a batch in the reference: of several writes to one key the last. The heads that the store
-// puts in front of them do not count.
+// applied makes the writes of a batch in the reference: of several writes to one key the last. The
+// heads that the store puts in front of them do not count.
 func (p *program) applied(writes []batchWrite) {
 	last := map[string]int{}
 	for i, w := range writes {

@@ -15,10 +15,10 @@ import (
 type Durability int
 
 const (
-	// Periodic syncs all shards every Options.SyncInterval. A dead machine loses at most the writes of the last
-	// interval and of the time that one sync of all shards takes: a write that comes just after its shard was synced is
-	// on disk when the next sync has ended. Where a sync takes longer than the interval, which the log says, it is
-	// the time of two syncs. The default.
+	// Periodic syncs all shards every Options.SyncInterval. A dead machine loses at most the writes
+	// of the last interval and of the time that one sync of all shards takes: a write that comes
+	// just after its shard was synced is on disk when the next sync has ended. Where a sync takes
+	// longer than the interval, which the log says, it is the time of two syncs. The default.
 	Periodic Durability = iota
 	// Always: a write returns after its record is on disk. Concurrent writers share syncs, whatever shards they
 	// write to. It is written twice: to a journal at once, which takes 16 to 64 MiB on disk (less where there is little space), and to its shard's file
@@ -87,8 +87,8 @@ type Options struct {
 	SegmentSize int64
 	// Durability says when writes are on disk.
 	Durability Durability
-	// SyncInterval is the time from the beginning of one sync to that of the next under Periodic; 0 means
-	// DefaultSyncInterval.
+	// SyncInterval is the time from the beginning of one sync to that of the next under Periodic; 0
+	// means DefaultSyncInterval.
 	SyncInterval time.Duration
 	// ReadOnly opens a store that exists, changes none of its files, and refuses writes. Any
 	// number of processes may have a store open so, but not beside one that has it for writing.
@@ -117,14 +117,16 @@ type Options struct {
 	// The store's clock is behind by the time that the store was closed; it catches up when
 	// the wall clock was ahead of it for a whole grace. Until it is dropped an expired record takes space as a live one.
 	ExpiryGrace time.Duration
-	// Logger receives what Open recovered and what the background work met; nil means silent. Debug: each new
-	// segment and compaction. Info: what the store did as it should. Warn: what it made up for, and what takes long:
-	// a sync of a shard or the journal, or a writer's wait for space, of a second or more. Error: what somebody must see
-	// to; the store turned read-only, or a shard cannot be compacted. Each has the attribute "dir", and of what repeats
-	// itself at most one in ten seconds is logged, with how many were "skipped". A goroutine of the store's own calls the
-	// handler, and holds nothing: the handler may call the store, and one that is slow, panics or ends its goroutine
-	// delays and loses lines and nothing else. Lines come in their order, a moment after what they tell of. Open and Close
-	// wait until those before have been handed over, for up to a second.
+	// Logger receives what Open recovered and what the background work met; nil means silent.
+	// Debug: each new segment and compaction. Info: what the store did as it should. Warn: what it
+	// made up for, and what takes long: a sync of a shard or the journal, or a writer's wait for
+	// space, of a second or more. Error: what somebody must see to; the store turned read-only, or
+	// a shard cannot be compacted. Each has the attribute "dir", and of what repeats itself at most
+	// one in ten seconds is logged, with how many were "skipped". A goroutine of the store's own
+	// calls the handler, and holds nothing: the handler may call the store, and one that is slow,
+	// panics or ends its goroutine delays and loses lines and nothing else. Lines come in their
+	// order, a moment after what they tell of. Open and Close wait until those before have been
+	// handed over, for up to a second.
 	Logger *slog.Logger
 
 	// maxRecordSize bounds key plus value in bytes, 0 for no bound but the format's. Set through

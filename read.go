@@ -92,13 +92,13 @@ func (db *DB) View(key []byte, fn func(value []byte) error) (err error) {
 	return err
 }
 
-// GetMany looks up keys and calls fn for each of them in order: with its value, as View does and with
-// the same rules for fn, or with ok false if it is not there. It has up to 32 keys under way at once so that their cache misses
-// overlap, which makes it several times as fast as one Get after the other. Each key is read at
-// a moment of its own. The keys must stay as they are until it returns: fn must not change those that are
-// still to come. It stops at the first error of fn, which it returns as it is, or of a key:
-// ErrInvalidKey, ErrKeyTooLarge (both before fn is called at all), ErrClosed, ErrCorrupt, ErrIO.
-// It allocates nothing.
+// GetMany looks up keys and calls fn for each of them in order: with its value, as View does and
+// with the same rules for fn, or with ok false if it is not there. It has up to 32 keys under way
+// at once so that their cache misses overlap, which makes it several times as fast as one Get after
+// the other. Each key is read at a moment of its own. The keys must stay as they are until it
+// returns: fn must not change those that are still to come. It stops at the first error of fn,
+// which it returns as it is, or of a key: ErrInvalidKey, ErrKeyTooLarge (both before fn is called
+// at all), ErrClosed, ErrCorrupt, ErrIO. It allocates nothing.
 func (db *DB) GetMany(keys [][]byte, fn func(i int, value []byte, ok bool) error) error {
 	for i, key := range keys {
 		if uint(len(key)-1) >= MaxKeySize {

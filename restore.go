@@ -107,7 +107,7 @@ func loadBackup(ctx context.Context, stream *backupReader, dir string, o *Option
 	}
 	complete := false // stays so if the reader panics
 	defer func() {
-		if !complete { // the folder goes: what was written need not be on disk for that
+		if !complete { // the folder goes, so nothing in it need be on disk
 			err = errors.Join(err, db.close((*shard.Shard).CloseUnsynced))
 			return
 		}

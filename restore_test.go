@@ -212,8 +212,9 @@ func TestRestoreCutBackup(t *testing.T) {
 	requireNothingMapped(t)
 }
 
-// TestRestoreThatFailsIsQuiet: a backup that is cut, or a reader that fails or panics, is an error of Restore. It is no
-// failure of the store that was begun: no alarm is logged, and nothing is synced for a folder that is removed.
+// TestRestoreThatFailsIsQuiet: a backup that is cut, or a reader that fails or panics, is an error
+// of Restore. It is no failure of the store that was begun: no alarm is logged, and nothing is
+// synced for a folder that is removed.
 func TestRestoreThatFailsIsQuiet(t *testing.T) {
 	stream, _ := smallBackup(t)
 	boom := errors.New("boom")

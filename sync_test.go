@@ -13,7 +13,8 @@ import (
 	"github.com/freyjadb/freyja/shard"
 )
 
-// shardsSyncing calls fn with the number of the shard for each sync of a segment, and lets it fail with what fn returns.
+// shardsSyncing calls fn with the number of the shard for each sync of a segment, and lets it fail
+// with what fn returns.
 func shardsSyncing(t *testing.T, fn func(number int) error) {
 	watchIO(t, func(e ioevent.Event) error {
 		if number, _, ok := shard.ParseSegmentName(filepath.Base(e.Path)); ok && isSync(e) {
@@ -34,8 +35,8 @@ func inEachShard(t *testing.T, db *DB) {
 	}
 }
 
-// TestShardsAreSyncedSideBySide: a sync of the store takes about as long as that of one shard, and not of all one after the
-// other. Here that of each shard waits until the others have begun.
+// TestShardsAreSyncedSideBySide: a sync of the store takes about as long as that of one shard, and
+// not of all one after the other. Here that of each shard waits until the others have begun.
 func TestShardsAreSyncedSideBySide(t *testing.T) {
 	db := openStoreIn(t, fastDir(t), &Options{Shards: 8, Durability: Never})
 	inEachShard(t, db)

@@ -43,8 +43,8 @@ func TestUpdateKeepsWhatItReads(t *testing.T) {
 	require.Equal(t, want[5:], got)
 }
 
-// TestUpdateKeepsItsKey: the function of an Update may use the buffer of the key. What it returns is stored under the key
-// that Update was called with, whether that was there or not.
+// TestUpdateKeepsItsKey: the function of an Update may use the buffer of the key. What it returns
+// is stored under the key that Update was called with, whether that was there or not.
 func TestUpdateKeepsItsKey(t *testing.T) {
 	for _, there := range []bool{false, true} {
 		dir := fastDir(t)

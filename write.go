@@ -71,14 +71,15 @@ func (db *DB) CompareAndSwap(key, old, new []byte) (swapped bool, err error) {
 }
 
 // Update replaces the value of key by what fn returns for it. fn gets nil for an absent key, and
-// otherwise the value as it lies in the mapping, valid until fn returns, in fn's goroutine alone (see
-// View); fn may return a part of it. Returning nil deletes the key. fn is called once, while its shard takes no other
-// write: it must be quick. It may read keys, and ask for Len, Stats and Usage, which then leave out
-// shards that are being written to. Every other call of the store is ErrDeadlock
-// in fn, and changes nothing: it would need a mutex that fn runs under. The store sees this in fn's own goroutine only: fn must
-// not wait for another goroutine that calls the store. An error of fn is returned and
-// nothing is written. A new record has no expiry. fn may change the buffer that key lies in: the record is
-// written under the key that Update was called with. Other errors are those of Put.
+// otherwise the value as it lies in the mapping, valid until fn returns, in fn's goroutine alone
+// (see View); fn may return a part of it. Returning nil deletes the key. fn is called once, while
+// its shard takes no other write: it must be quick. It may read keys, and ask for Len, Stats and
+// Usage, which then leave out shards that are being written to. Every other call of the store is
+// ErrDeadlock in fn, and changes nothing: it would need a mutex that fn runs under. The store sees
+// this in fn's own goroutine only: fn must not wait for another goroutine that calls the store. An
+// error of fn is returned and nothing is written. A new record has no expiry. fn may change the
+// buffer that key lies in: the record is written under the key that Update was called with. Other
+// errors are those of Put.
 func (db *DB) Update(key []byte, fn func(old []byte) (new []byte, err error)) error {
 	if err := db.checkRecord(key, nil); err != nil {
 		return err
@@ -104,8 +105,9 @@ func (db *DB) Delete(key []byte) error {
 }
 
 // Sync puts every write that returned before the call on disk, in every durability mode. It costs a
-// sync of each shard that has unsynced records, side by side. Errors: ErrClosed, ErrReadOnly after a sync
-// failed (the store then takes no more writes until it is opened again), and that failure; ErrDeadlock.
+// sync of each shard that has unsynced records, side by side. Errors: ErrClosed, ErrReadOnly after
+// a sync failed (the store then takes no more writes until it is opened again), and that failure;
+// ErrDeadlock.
 //
 // Neither it nor a write takes a context: a sync that is under way is the kernel's, and ends when the disk has it. A write that waits for
 // compaction to make space (Options.CompactAtDeadRatio) goes on when that ends, cannot help, or the store is closed.
@@ -135,8 +137,8 @@ func (db *DB) Sync() error {
 	return nil
 }
 
-// syncAtOnce is how many shards Sync syncs at the same time: they wait for the disk, and a journaling file system makes
-// one commit for those that wait together.
+// syncAtOnce is how many shards Sync syncs at the same time: they wait for the disk, and a
+// journaling file system makes one commit for those that wait together.
 const syncAtOnce = 16
 
 // syncReadOnly has nothing to put on disk.

@@ -36,8 +36,9 @@ func (d *Folder) CreatePreallocated(name string, size int64) (*Preallocated, err
 	return p, nil
 }
 
-// Grow makes the file longer by zeros, and syncs it. It costs writing them. After an error the file is as long as it
-// was, as far as the caller is concerned. One that wraps ErrNotSynced says that the file should not be used any more.
+// Grow makes the file longer by zeros, and syncs it. It costs writing them. After an error the file
+// is as long as it was, as far as the caller is concerned. One that wraps ErrNotSynced says that
+// the file should not be used any more.
 func (p *Preallocated) Grow(size int64) error {
 	err := diskReserve(p.file, p.size, size) // long extents, and the full disk's error at once
 	if errors.Is(err, errors.ErrUnsupported) {

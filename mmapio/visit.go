@@ -69,8 +69,8 @@ func (v *Visit) KeepUntilLeave() { v.keep = true }
 // KeepAll has what is read stay in memory, for a file that is still written to: its pages are in use.
 func (v *Visit) KeepAll() { v.off = true }
 
-// AroundEvictions has fn called for each range of pages that is given back. fn calls forget, which does that: what the
-// caller knows of the pages ends there, as they come back from the disk.
+// AroundEvictions has fn called for each range of pages that is given back. fn calls forget, which
+// does that. From then on the caller knows nothing of the pages, as they come back from the disk.
 func (v *Visit) AroundEvictions(fn func(r Range, forget func())) { v.evict = fn }
 
 // Beyond reports whether Reach has something to do before the bytes up to to are read, which is once in visitStep

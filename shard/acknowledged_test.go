@@ -12,8 +12,8 @@ import (
 	"github.com/freyjadb/freyja/internal/ioevent"
 )
 
-// An acknowledgement is a number that a completed sync has stored. These tests bring about the moments at which there
-// is nothing to sync although nothing was synced.
+// An acknowledgement is a number that a completed sync has stored. These tests bring about the
+// moments at which there is nothing to sync although nothing was synced.
 
 // journal is a journal over the shards of a lone store.
 func (l *lone) journal() *Journal {
@@ -30,7 +30,8 @@ func (l *lone) journal() *Journal {
 	return j
 }
 
-// failOn has calls to the file system fail until the test is over: those that fails returns an error for.
+// failOn has calls to the file system fail until the test is over: those that fails returns an
+// error for.
 func failOn(t *testing.T, fails func(e ioevent.Event) error) {
 	ioevent.Set(fails)
 	t.Cleanup(func() { ioevent.Set(nil) })
@@ -44,7 +45,8 @@ func ofShard(e ioevent.Event, shard int) bool {
 
 func isSync(e ioevent.Event) bool { return e.Op == ioevent.Sync || e.Op == ioevent.SyncRange }
 
-// closeBadly closes shard 0, whose syncs or openings fail, and returns the number of its last record.
+// closeBadly closes shard 0, whose syncs or openings fail, and returns the number of its last
+// record.
 func closeBadly(t *testing.T, l *lone, fails func(e ioevent.Event) error) (last uint64) {
 	l.put(0, "a", "1", 0)
 	l.put(1, "b", "1", 0)
@@ -72,7 +74,8 @@ func noDescriptor(e ioevent.Event) error {
 	return nil
 }
 
-// TestCommitPromisesWhatItHas: a commit that comes when Close has given up a shard has none of its records, and promises none.
+// TestCommitPromisesWhatItHas: a commit that comes when Close has given up a shard has none of its
+// records, and promises none.
 func TestCommitPromisesWhatItHas(t *testing.T) {
 	l := newLone(t, 2, allHashes)
 	j := l.journal()
@@ -94,8 +97,9 @@ func TestCommitPromisesWhatItHas(t *testing.T) {
 	l.shards = nil
 }
 
-// TestClosedShardIsNotSynced: a shard that was closed without a sync, since the process had no descriptor left, has
-// nothing to sync any more. That is no reason to say that its records are on disk. Other shards go on, as nothing was tried.
+// TestClosedShardIsNotSynced: a shard that was closed without a sync, since the process had no
+// descriptor left, has nothing to sync any more. That is no reason to say that its records are on
+// disk. Other shards go on, as nothing was tried.
 func TestClosedShardIsNotSynced(t *testing.T) {
 	l := newLone(t, 2, allHashes)
 	j := l.journal()
@@ -115,8 +119,8 @@ func TestClosedShardIsNotSynced(t *testing.T) {
 	require.NoError(t, j.Wait(other, other.seq))
 }
 
-// TestSyncOfBatchWithClosedShard: a part of a batch is not promised if another part is in a shard that was closed without
-// a sync.
+// TestSyncOfBatchWithClosedShard: a part of a batch is not promised if another part is in a shard
+// that was closed without a sync.
 func TestSyncOfBatchWithClosedShard(t *testing.T) {
 	l := newLone(t, 2, allHashes)
 	parts := []Part{{Shard: l.shards[0], Ops: l.ops("a")}, {Shard: l.shards[1], Ops: l.ops("b")}}
@@ -138,8 +142,9 @@ func (l *lone) ops(keys ...string) (ops []Op) {
 	return ops
 }
 
-// TestFailedSyncIsNotedUnderDataMu: between a sync that fails and the moment at which the store knows it, no other sync of
-// the shard may begin. It would sync the same pages, and be told that all is well.
+// TestFailedSyncIsNotedUnderDataMu: between a sync that fails and the moment at which the store
+// knows it, no other sync of the shard may begin. It would sync the same pages, and be told that
+// all is well.
 func TestFailedSyncIsNotedUnderDataMu(t *testing.T) {
 	for _, step := range []string{"data", "seal"} {
 		t.Run(step, func(t *testing.T) {
@@ -174,8 +179,8 @@ func TestFailedSyncIsNotedUnderDataMu(t *testing.T) {
 	}
 }
 
-// TestFailedSyncIsToldToAll: a shard that waits to sync the data of another learns that its sync has failed, although
-// a second sync would succeed.
+// TestFailedSyncIsToldToAll: a shard that waits to sync the data of another learns that its sync
+// has failed, although a second sync would succeed.
 func TestFailedSyncIsToldToAll(t *testing.T) {
 	l := newLone(t, 2, allHashes)
 	_, err := Apply([]Part{{Shard: l.shards[0], Ops: l.ops("a")}, {Shard: l.shards[1], Ops: l.ops("b")}})
@@ -202,8 +207,8 @@ func TestFailedSyncIsToldToAll(t *testing.T) {
 	l.shards = nil
 }
 
-// TestCutIsOneInstant: a batch is in the cut of the journal with all parts or with none, also if it is written while
-// the cut waits for the mutex of a shard between two of them.
+// TestCutIsOneInstant: a batch is in the cut of the journal with all parts or with none, also if it
+// is written while the cut waits for the mutex of a shard between two of them.
 func TestCutIsOneInstant(t *testing.T) {
 	l := newLone(t, 3, allHashes)
 	j := l.journal()

@@ -12,9 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What this process evicts from memory is verified again when it comes back, as a disk may have damaged it.
+// What this process evicts from memory is verified again when it comes back, as a disk may have
+// damaged it.
 
-// evictedLone is a store with one sealed segment, half of whose records are dead, and nothing of it in memory.
+// evictedLone is a store with one sealed segment, half of whose records are dead, and nothing of it
+// in memory.
 func evictedLone(t *testing.T) (l *lone, keys []string) {
 	l = &lone{t: t, dir: t.TempDir(), mask: allHashes, listed: make([]Listed, 1), size: 1 << 20}
 	require.NoError(t, l.open())
@@ -70,7 +72,8 @@ func (l *lone) damageValues(seg *segment) {
 	require.NoError(l.t, err)
 }
 
-// requireFound wants the damage in nearly all records to be found: a page or two may have been in memory all the time.
+// requireFound wants the damage in nearly all records to be found: a page or two may have been in
+// memory all the time.
 func requireFound(t *testing.T, l *lone, keys []string) {
 	t.Helper()
 	missed := 0
@@ -84,7 +87,8 @@ func requireFound(t *testing.T, l *lone, keys []string) {
 	require.Less(t, missed, len(keys)/10)
 }
 
-// TestOutputThatWasEvicted: compaction evicts what it has just written, where its inputs were not in memory.
+// TestOutputThatWasEvicted: compaction evicts what it has just written, where its inputs were not
+// in memory.
 func TestOutputThatWasEvicted(t *testing.T) {
 	l, keys := evictedLone(t)
 	_, err := l.compact(0, 1)
@@ -95,7 +99,8 @@ func TestOutputThatWasEvicted(t *testing.T) {
 	requireFound(t, l, keys)
 }
 
-// TestOutputThatIsInMemory: where the inputs were in memory the output is too. It is known, and costs readers nothing.
+// TestOutputThatIsInMemory: where the inputs were in memory the output is too. It is known, and
+// costs readers nothing.
 func TestOutputThatIsInMemory(t *testing.T) {
 	l, keys := evictedLone(t)
 	for _, key := range keys {
@@ -107,8 +112,8 @@ func TestOutputThatIsInMemory(t *testing.T) {
 	require.Nil(t, l.sealed(0)[0].pages)
 }
 
-// TestPagesThatAScanEvicts: pages that were verified once, and that the kernel evicted, are on disk alone when a scan
-// comes. It evicts them again, and they are verified when they come back.
+// TestPagesThatAScanEvicts: pages that were verified once, and that the kernel evicted, are on disk
+// alone when a scan comes. It evicts them again, and they are verified when they come back.
 func TestPagesThatAScanEvicts(t *testing.T) {
 	l, keys := evictedLone(t)
 	seg := l.sealed(0)[0]

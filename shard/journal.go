@@ -274,9 +274,10 @@ func (j *Journal) failed(err error) error {
 // cut is how far all shards have come at one instant, and what of it no commit had yet: the sequence number of each
 // shard, and the size of the frame. The slices stay the journal's. Holds commitMu.
 //
-// The number of a shard is that of the last record which the cut has in its hands, or which a sync has covered. It
-// is never taken from the shard itself: a shard that Close has given up after a failed sync has no segments any more,
-// and the commit would promise its records without having them.
+// The number of a shard is that of the last record which the cut has in its hands, or which a sync
+// has covered. It is never taken from the shard itself: a shard that Close has given up after a
+// failed sync has no segments any more, and the commit would promise its records without having
+// them.
 func (j *Journal) cut() (targets []uint64, size int64) {
 	shards := j.cfg.Shards
 	targets = make([]uint64, len(shards))
@@ -391,8 +392,9 @@ func (j *Journal) setSize() {
 	}
 }
 
-// grow gives a file that nothing needs size bytes, or leaves it as it is if it has at least least. Its errors are
-// errNoJournal, and that of a sync of the folder, after which the store is read-only. Holds commitMu.
+// grow gives a file that nothing needs size bytes, or leaves it as it is if it has at least least.
+// Its errors are errNoJournal, and that of a sync of the folder, after which the store is
+// read-only. Holds commitMu.
 func (j *Journal) grow(nf *journalFile, n int, size, least int64) error {
 	if nf.file == nil {
 		return j.create(nf, n, size)
@@ -417,11 +419,13 @@ func (j *Journal) grow(nf *journalFile, n int, size, least int64) error {
 
 // create makes a file of size bytes. Errors are those of grow. Holds commitMu.
 //
-// Each failure leaves a file that is never used: what a failed sync did to it is not known. That loses nothing, as no
-// frame is in it yet, and another try makes another file, under the same name once the old one is removed.
+// Each failure leaves a file that is never used: what a failed sync did to it is not known. That
+// loses nothing, as no frame is in it yet, and another try makes another file, under the same name
+// once the old one is removed.
 //
-// A failed sync of the folder is different: it may have lost the entry of another file (mmapio.Folder.Sync). So it ends
-// writing, as that of any sync does. Want of space or of a descriptor is no such failure.
+// A failed sync of the folder is different: it may have lost the entry of another file
+// (mmapio.Folder.Sync). So it ends writing, as that of any sync does. Want of space or of a
+// descriptor is no such failure.
 func (j *Journal) create(nf *journalFile, n int, size int64) error {
 	name := JournalName(n)
 	if j.cfg.Folder.IsFile(name) { // left by a try before: Open has removed those of the last process
@@ -445,8 +449,9 @@ func (j *Journal) create(nf *journalFile, n int, size int64) error {
 	return nil
 }
 
-// giveUp removes a file that no frame is needed of and that cannot be used any more because of err, and returns
-// errNoJournal with err. Where the removal fails the next create tries again. Holds commitMu.
+// giveUp removes a file that no frame is needed of and that cannot be used any more because of err,
+// and returns errNoJournal with err. Where the removal fails the next create tries again. Holds
+// commitMu.
 func (j *Journal) giveUp(nf *journalFile, n int, err error) error {
 	j.bytes.Add(-nf.file.Size())
 	closeErr := nf.file.Close()

@@ -17,7 +17,8 @@ import (
 
 func ofJournal(e ioevent.Event) bool { return IsJournal(filepath.Base(e.Path)) }
 
-// failingJournal is a journal of a store of one shard, with calls that fail as fails says until mend is called.
+// failingJournal is a journal of a store of one shard, with calls that fail as fails says until
+// mend is called.
 type failingJournal struct {
 	*lone
 	j *Journal
@@ -34,8 +35,8 @@ func (f *failingJournal) commit() error {
 // again has the journal try again at once, which it does not before journalRetry.
 func (f *failingJournal) again() { f.j.refused = time.Time{} }
 
-// TestJournalAfterFailedCreation: no failure while a journal file is made keeps a later try from making one, also where
-// the file that the failure left cannot be removed at once.
+// TestJournalAfterFailedCreation: no failure while a journal file is made keeps a later try from
+// making one, also where the file that the failure left cannot be removed at once.
 func TestJournalAfterFailedCreation(t *testing.T) {
 	noSpace := fmt.Errorf("sync folder: %w", syscall.ENOSPC)
 	quota := fmt.Errorf("sync folder: %w", syscall.EDQUOT)
@@ -84,8 +85,8 @@ func TestJournalAfterFailedCreation(t *testing.T) {
 	}
 }
 
-// TestJournalAfterFailedFolderSync: what the folder lacks after a sync that failed cannot be known, and the next sync
-// proves nothing. So nothing is acknowledged any more.
+// TestJournalAfterFailedFolderSync: what the folder lacks after a sync that failed cannot be known,
+// and the next sync proves nothing. So nothing is acknowledged any more.
 func TestJournalAfterFailedFolderSync(t *testing.T) {
 	f := &failingJournal{lone: newLone(t, 1, allHashes)}
 	f.j = f.journal()
@@ -107,7 +108,8 @@ func TestJournalAfterFailedFolderSync(t *testing.T) {
 	f.shards = nil
 }
 
-// TestJournalFileThatCannotGrow: one whose sync failed is not used again, one for which there is no space goes on as it is.
+// TestJournalFileThatCannotGrow: one whose sync failed is not used again, one for which there is no
+// space goes on as it is.
 func TestJournalFileThatCannotGrow(t *testing.T) {
 	for name, test := range map[string]struct {
 		op    ioevent.Op
@@ -152,9 +154,10 @@ func TestJournalFileThatCannotGrow(t *testing.T) {
 	}
 }
 
-// TestGenerationBeforeFrames: the head of a new generation is on disk before the first of its frames overwrites one of
-// the last. Otherwise a power failure could leave that frame and not the head: the file would have a generation whose first
-// frame is gone and whose others are there, which is damage.
+// TestGenerationBeforeFrames: the head of a new generation is on disk before the first of its
+// frames overwrites one of the last. Otherwise a power failure could leave that frame and not the
+// head: the file would have a generation whose first frame is gone and whose others are there,
+// which is damage.
 func TestGenerationBeforeFrames(t *testing.T) {
 	f := &failingJournal{lone: newLone(t, 1, allHashes)}
 	f.j = f.journal()
@@ -177,8 +180,8 @@ func TestGenerationBeforeFrames(t *testing.T) {
 	}
 }
 
-// TestPiecesOfAnotherSegment: what a journal has goes into the segment that it is of, and not into another one that has
-// got the same id since.
+// TestPiecesOfAnotherSegment: what a journal has goes into the segment that it is of, and not into
+// another one that has got the same id since.
 func TestPiecesOfAnotherSegment(t *testing.T) {
 	for _, same := range []bool{true, false} {
 		l := newLone(t, 1, allHashes)

@@ -17,11 +17,12 @@ import (
 //
 // Setting a bit is the one store a reader makes to memory that others use, once a page.
 //
-// A page that this process evicts by itself loses its bit, and is verified again when it comes back: a compaction
-// evicts the parts of its output whose inputs were not in memory, and a scan what it found on disk alone (evict). The
-// kernel evicts pages too, and tells no one. A page that it evicted and reads again is trusted: its bit is
-// set, or its segment was written by this process and has no bits. So damage that a disk does to such a page while the
-// store is open can be handed out. A compaction, Verify and the next Open find it.
+// A page that this process evicts by itself loses its bit, and is verified again when it comes
+// back: a compaction evicts the parts of its output whose inputs were not in memory, and a scan
+// what it found on disk alone (evict). The kernel evicts pages too, and tells no one. A page that
+// it evicted and reads again is trusted: its bit is set, or its segment was written by this process
+// and has no bits. So damage that a disk does to such a page while the store is open can be handed
+// out. A compaction, Verify and the next Open find it.
 type pages struct {
 	words   []uint32 // a bit a page of the segment; set atomically, by any reader
 	end     int64    // what lies before came from the disk; immutable
@@ -63,8 +64,8 @@ func (p *pages) extended(size int64) *pages {
 	return next
 }
 
-// outputPages are the pages of an output of compaction that this process is about to evict from memory, all others being
-// known. nil: it evicts none.
+// outputPages are the pages of an output of compaction that this process is about to evict from
+// memory, all others being known. nil: it evicts none.
 func outputPages(seg *segment, evicted []mmapio.Range) *pages {
 	if len(evicted) == 0 || seg.cfg.SkipChecksum {
 		return nil
@@ -79,8 +80,9 @@ func outputPages(seg *segment, evicted []mmapio.Range) *pages {
 	return p
 }
 
-// evict forgets that the pages in r were verified, while forget takes them out of memory. A reader that has seen a
-// bit may be reading the page; one that comes later waits for mu, and verifies what comes back.
+// evict forgets that the pages in r were verified, while forget takes them out of memory. A reader
+// that has seen a bit may be reading the page; one that comes later waits for mu, and verifies what
+// comes back.
 func (p *pages) evict(r mmapio.Range, forget func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,8 +90,9 @@ func (p *pages) evict(r mmapio.Range, forget func()) {
 	forget()
 }
 
-// reset takes the bits of all pages that have a part in r. Those behind the end, in a segment that took records again,
-// were never read from the disk, and nothing says where their records begin. Holds mu, or p is not shared yet.
+// reset takes the bits of all pages that have a part in r. Those behind the end, in a segment that
+// took records again, were never read from the disk, and nothing says where their records begin.
+// Holds mu, or p is not shared yet.
 func (p *pages) reset(r mmapio.Range) {
 	for page := r.From >> verifyPageShift; page<<verifyPageShift < min(r.To, p.end); page++ {
 		atomic.AndUint32(&p.words[page/32], ^uint32(1<<(page%32)))

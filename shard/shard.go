@@ -142,9 +142,9 @@ type Listed struct {
 	NextID uint64 // no segment from here on was ever listed
 }
 
-// Health is what ends writing to a store: the first sync that failed, or a batch that was written in part. It says
-// nothing else, and is not for ending a store early (CloseUnsynced): who watches the store is told of a failure, and acts
-// on it. Any goroutine may use it.
+// Health is what ends writing to a store: the first sync that failed, or a batch that was written
+// in part. It says nothing else, and is not for ending a store early (CloseUnsynced): who watches
+// the store is told of a failure, and acts on it. Any goroutine may use it.
 type Health struct {
 	// Failed is told of the failure, once, by the goroutine that has met it, which may hold mutexes of a shard and of
 	// the journal; nil: nobody is. Immutable once a shard has it.
@@ -345,8 +345,8 @@ func (s *Shard) segmentsLocked() []*segment {
 // last reader is done. Closing again does nothing, and returns what the first call returned.
 func (s *Shard) Close() error { return s.close(true) }
 
-// CloseUnsynced is Close without the syncs, for a store whose files are going to be removed. The files are then those that a
-// kill leaves. It returns what releasing them returned.
+// CloseUnsynced is Close without the syncs, for a store whose files are going to be removed. The
+// files are then those that a kill leaves. It returns what releasing them returned.
 func (s *Shard) CloseUnsynced() error {
 	s.givenUp.Store(true)
 	return s.close(false)

@@ -37,9 +37,10 @@ func (s *Shard) Sync() error {
 // callers that wait for the same shard, one syncs for all that had appended by the time it
 // began; the others find their record covered when their turn comes.
 //
-// Only one thing is an acknowledgement: a number that a completed sync, or a completed commit of the
-// journal, has stored (synced, dataSynced, journaled). That there was nothing to sync is none. A shard
-// whose Close failed has no segments left, and so nothing to sync, and its records may be lost.
+// Only one thing is an acknowledgement: a number that a completed sync, or a completed commit of
+// the journal, has stored (synced, dataSynced, journaled). That there was nothing to sync is none.
+// A shard whose Close failed has no segments left, and so nothing to sync, and its records may be
+// lost.
 func (s *Shard) WaitSynced(seq uint64) error {
 	if s.synced.Load() >= seq {
 		return nil
@@ -314,7 +315,8 @@ func (s *Shard) tryWriteHint(seg *segment, h *hint) int64 {
 	return size
 }
 
-// syncFailed turns the whole store read-only, unless nothing was tried (wasNotTried). Holds syncMu or dataMu.
+// syncFailed turns the whole store read-only, unless nothing was tried (wasNotTried). Holds syncMu
+// or dataMu.
 func (s *Shard) syncFailed(err error) error {
 	err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, faultError(err))
 	if !wasNotTried(err) {
@@ -333,9 +335,10 @@ func (s *Shard) failLocked(err error) error {
 	return err
 }
 
-// wasNotTried reports whether a sync ended with err before it began: for want of a descriptor, or because the shard
-// is closed. No read, write or sync returns these errors. For want of a descriptor, the next sync does what this one did
-// not. A shard is closed without a sync only after a failure that was told, or for a store that is given up.
+// wasNotTried reports whether a sync ended with err before it began: for want of a descriptor, or
+// because the shard is closed. No read, write or sync returns these errors. For want of a
+// descriptor, the next sync does what this one did not. A shard is closed without a sync only after
+// a failure that was told, or for a store that is given up.
 func wasNotTried(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, ErrClosed)
 }

@@ -154,9 +154,10 @@ func (s *Shard) Update(key []byte, hash uint64, fn func(old []byte) ([]byte, err
 	return s.replace(key, value, hash, &old)
 }
 
-// ownKey is key in memory that the function of an Update cannot change: that of the record that is there, or a copy. The
-// caller may use the buffer of the key in that function, and the record would then be written under a key
-// that has another hash, where no lookup finds it. Whoever uses the record's keeps its mapping reachable.
+// ownKey is key in memory that the function of an Update cannot change: that of the record that is
+// there, or a copy. The caller may use the buffer of the key in that function, and the record would
+// then be written under a key that has another hash, where no lookup finds it. Whoever uses the
+// record's keeps its mapping reachable.
 func ownKey(key []byte, old *found) []byte {
 	if old.ok {
 		return old.record.key

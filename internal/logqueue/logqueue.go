@@ -1,9 +1,11 @@
-// Package logqueue hands the lines of a log to their handler from a goroutine that holds nothing. A handler is code of
-// the caller's. A store logs under its mutexes, and a handler that is called there can do harm in four ways: it
-// panics, and a mutex stays locked; it ends its goroutine (runtime.Goexit); it calls the store, and waits for a
-// mutex that its own caller holds; or it blocks, and every writer with it. Here it does harm to the log alone.
+// Package logqueue hands the lines of a log to their handler from a goroutine that holds nothing. A
+// handler is code of the caller's. A store logs under its mutexes, and a handler that is called
+// there can do harm in four ways: it panics, and a mutex stays locked; it ends its goroutine
+// (runtime.Goexit); it calls the store, and waits for a mutex that its own caller holds; or it
+// blocks, and every writer with it. Here it does harm to the log alone.
 //
-// The goroutine runs only while there are lines. A handler that panics or ends it loses that one line.
+// The goroutine runs only while there are lines. A handler that panics or ends it loses that one
+// line.
 package logqueue
 
 import (
@@ -15,7 +17,8 @@ import (
 	"github.com/freyjadb/freyja/internal/goid"
 )
 
-// maxLines is how many lines wait for a handler that does not keep up. What comes then is dropped, and counted.
+// maxLines is how many lines wait for a handler that does not keep up. Lines that come then are
+// dropped, and counted.
 const maxLines = 1024
 
 // lostLines is the message of the line that tells how many were dropped.
@@ -45,7 +48,8 @@ type line struct {
 	record slog.Record
 }
 
-// New returns a handler that hands its records to another one, each with its own time, in their order.
+// New returns a handler that hands its records to another one, each with its own time, in their
+// order.
 func New(to slog.Handler) *Handler {
 	h := &Handler{queue: &queue{}, to: to}
 	h.queue.root = h
@@ -90,8 +94,8 @@ func (h *Handler) target() slog.Handler {
 	return h.to
 }
 
-// Flush returns when no line waits any more, or after limit. A line that is logged meanwhile may wait still. In the
-// handler itself it returns at once.
+// Flush returns when no line waits any more, or after limit. A line that is logged meanwhile may
+// wait still. In the handler itself it returns at once.
 func (h *Handler) Flush(limit time.Duration) {
 	h.queue.mu.Lock()
 	idle, runner := h.queue.idle, h.queue.runner

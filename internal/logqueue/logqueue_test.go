@@ -23,7 +23,8 @@ func (f handlerFunc) WithAttrs([]slog.Attr) slog.Handler            { return f }
 func (f handlerFunc) WithGroup(string) slog.Handler                 { return f }
 func log(h *Handler, message string)                                { slog.New(h).Info(message) }
 
-// TestLinesArriveAsTheyWere: in their order, with their attributes, groups and level, as without a queue.
+// TestLinesArriveAsTheyWere: in their order, with their attributes, groups and level, as without a
+// queue.
 func TestLinesArriveAsTheyWere(t *testing.T) {
 	write := func(h slog.Handler) {
 		log := slog.New(h)
@@ -77,7 +78,8 @@ func TestHandlerThatFails(t *testing.T) {
 	}
 }
 
-// TestHandlerThatBlocks: who logs never waits. What is too much is counted, and Flush waits no longer than it is told to.
+// TestHandlerThatBlocks: a caller that logs never waits. Lines that do not fit are counted, and
+// Flush waits no longer than it is told to.
 func TestHandlerThatBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
