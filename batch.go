@@ -157,7 +157,11 @@ func (db *DB) parts(b *Batch) ([]shard.Part, error) {
 func (db *DB) checkBatch(b *Batch) error {
 	for i := range b.ops {
 		op, key := &b.ops[i], b.key(i)
-		if err := db.checkRecord(key, b.value(i)); err != nil {
+		value := b.value(i)
+		if op.delete {
+			value = nil
+		}
+		if err := db.checkReplacement(key, value); err != nil {
 			return fmt.Errorf("write %d of %d: %w", i, len(b.ops), err)
 		}
 		if op.ttl < 0 {

@@ -16,7 +16,8 @@ type KVStoreConfig struct {
 	// in FreyjaDB, and a negative one leaves syncing to the kernel (Never).
 	FsyncInterval time.Duration
 	// MaxRecordSize bounds the bytes of key plus value; 0 means no bound but MaxKeySize and
-	// MaxValueSize. A larger record is refused with ErrValueTooLarge.
+	// MaxValueSize. A larger record is refused with ErrValueTooLarge. One that is there already is
+	// read and deleted as any other.
 	MaxRecordSize int64
 	// Shards is Options.Shards.
 	Shards int

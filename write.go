@@ -60,7 +60,7 @@ func (db *DB) PutIfAbsent(key, value []byte) (stored bool, err error) {
 // nil old stands for an absent key (an empty one for an empty value), a nil new deletes the key.
 // A new record has no expiry. Errors are those of Put.
 func (db *DB) CompareAndSwap(key, old, new []byte) (swapped bool, err error) {
-	if err := db.checkRecord(key, new); err != nil {
+	if err := db.checkReplacement(key, new); err != nil {
 		return false, err
 	}
 	start := db.writes.begin()
@@ -81,20 +81,20 @@ func (db *DB) CompareAndSwap(key, old, new []byte) (swapped bool, err error) {
 // buffer that key lies in: the record is written under the key that Update was called with. Other
 // errors are those of Put.
 func (db *DB) Update(key []byte, fn func(old []byte) (new []byte, err error)) error {
-	if err := db.checkRecord(key, nil); err != nil {
+	if err := checkKey(key); err != nil {
 		return err
 	}
 	start := db.writes.begin()
 	h := db.hash(key)
 	s := db.shards[h&db.shardMask]
-	seq, err := s.Update(key, h, fn, func(value []byte) error { return db.checkRecord(key, value) })
+	seq, err := s.Update(key, h, fn, func(value []byte) error { return db.checkReplacement(key, value) })
 	return db.finishWrite("update", s, seq, start, err)
 }
 
 // Delete removes key. Deleting a key that is absent is no error and writes nothing. Errors are those
 // of Put.
 func (db *DB) Delete(key []byte) error {
-	if err := db.checkRecord(key, nil); err != nil {
+	if err := checkKey(key); err != nil {
 		return err
 	}
 	start := db.writes.begin()
@@ -149,10 +149,27 @@ func (db *DB) syncReadOnly() error {
 	return nil
 }
 
-// checkRecord refuses keys and values that no record can hold.
-func (db *DB) checkRecord(key, value []byte) error {
+// checkKey refuses keys that no record can hold. A delete needs no more: MaxRecordSize bounds what is stored from
+// now on, and a key that was stored before it was set must not be there for good.
+func checkKey(key []byte) error {
 	if uint(len(key)-1) >= MaxKeySize {
 		return keyError("put", key)
+	}
+	return nil
+}
+
+// checkReplacement is checkRecord for a value of which nil stands for a delete.
+func (db *DB) checkReplacement(key, value []byte) error {
+	if value == nil {
+		return checkKey(key)
+	}
+	return db.checkRecord(key, value)
+}
+
+// checkRecord refuses keys and values that no record can hold, and records that this store is not to hold.
+func (db *DB) checkRecord(key, value []byte) error {
+	if err := checkKey(key); err != nil {
+		return err
 	}
 	if len(value) > MaxValueSize {
 		return fmt.Errorf("freyja: put: value has %d bytes, more than %d: %w", len(value), MaxValueSize, ErrValueTooLarge)
