@@ -17,9 +17,9 @@ type Bulk struct {
 	added int
 }
 
-// NewBulk begins an index that will have at most keys keys. Errors are those of New.
-func NewBulk(keys int) (*Bulk, error) {
-	x, err := New(0)
+// NewBulk begins an index with the given bounds, for which Add will be called at most so many times. Errors are those of New.
+func NewBulk(keys int, b Bounds) (*Bulk, error) {
+	x, err := newIndex(0, &Index{memory: new(Memory), mapRegion: newRegion, bounds: b})
 	if err != nil {
 		return nil, err
 	}
@@ -30,19 +30,23 @@ func NewBulk(keys int) (*Bulk, error) {
 	if err := x.build(capacity); err != nil {
 		return nil, err
 	}
-	return &Bulk{index: x, fill: x.table.filler(), room: keys}, nil
+	return &Bulk{index: x, fill: x.table.filler(b), room: keys}, nil
 }
 
-// Add enters a key that was not added before. It panics beyond the number of keys that NewBulk was
-// told. Keys in the order of their hashes cost a few nanoseconds each, others a cache miss.
-func (b *Bulk) Add(hash uint64, loc Location) {
+// Add enters a key that was not added before, and reports whether it did: not where that would break the bounds. It
+// panics beyond the number of keys that NewBulk was told. Keys in the order of their hashes cost a few
+// nanoseconds each, others a cache miss.
+func (b *Bulk) Add(hash uint64, loc Location) bool {
 	if b.room == 0 {
 		panic("hashidx: more keys than NewBulk was told")
 	}
 	b.room--
-	b.added++
-	b.fill.place(hash&^locationMask | uint64(loc))
+	ok := b.fill.place(hash&^locationMask | uint64(loc))
+	if ok {
+		b.added++
+	}
 	runtime.KeepAlive(b.index.table)
+	return ok
 }
 
 // Index returns what was built, in a smaller table if many fewer keys were added than NewBulk was told.
@@ -52,7 +56,7 @@ func (b *Bulk) Index() (*Index, error) {
 	x.used = b.added
 	x.table.live.Store(int64(b.added))
 	if capacity := capacityFor(b.added); capacity < x.table.Capacity() {
-		if err := x.build(capacity); err != nil {
+		if err := x.rebuild(capacity); err != nil {
 			return nil, err
 		}
 	}
@@ -90,33 +94,50 @@ func (x *Index) Save(w io.Writer) (Saved, error) {
 	return Saved{Capacity: t.Capacity(), Keys: t.Len(), Used: x.used, Deletes: x.deletes}, nil
 }
 
-// Load makes an index of slots that Save wrote. fill puts them into the memory it is given, and
-// vouches for them: beyond the numbers, Load only makes sure that lookups end. Errors: ErrSaved,
-// fill's, and those of New.
-func Load(s Saved, fill func(slots []byte) error) (*Index, error) {
+// loadChunk is how many bytes of slots are read before they are looked at: they are in the cache then.
+const loadChunk = 1 << 20
+
+// Load makes an index with the given bounds of slots that Save wrote. fill is called for one stretch of them after
+// the other, each of a MiB or the rest, and puts them into the memory it is given. It vouches for what they say; Load makes sure
+// that the numbers are those of the slots. Errors: ErrSaved, fill's, and those of New.
+func Load(s Saved, b Bounds, fill func(slots []byte) error) (*Index, error) {
 	if s.Capacity < minCapacity || s.Capacity > MaxCapacity || s.Capacity&(s.Capacity-1) != 0 ||
 		s.Keys < 0 || s.Used < s.Keys || s.Used > maxUsed(s.Capacity) || s.Deletes < 0 {
 		return nil, fmt.Errorf("%w: impossible numbers %+v", ErrSaved, s)
 	}
-	x, err := New(0)
+	x, err := newIndex(0, &Index{memory: new(Memory), mapRegion: newRegion, bounds: b})
 	if err != nil {
 		return nil, err
 	}
 	if err := x.build(s.Capacity); err != nil {
 		return nil, err
 	}
-	words := unsafe.Slice((*uint64)(x.table.base), s.Capacity)
-	err = fill(bytesOf(words))
-	if err == nil && !slices.Contains(words, wordEmpty) {
-		err = fmt.Errorf("%w: no slot is empty", ErrSaved)
+	empty, tombstones := 0, 0
+	for words := range slices.Chunk(unsafe.Slice((*uint64)(x.table.base), s.Capacity), loadChunk/slotSize) {
+		if err := fill(bytesOf(words)); err != nil {
+			return nil, err
+		}
+		e, t := countFree(words)
+		empty, tombstones = empty+e, tombstones+t
 	}
 	runtime.KeepAlive(x.table)
-	if err != nil {
-		return nil, err
+	if s.Capacity-empty != s.Used || s.Used-tombstones != s.Keys {
+		return nil, fmt.Errorf("%w: %d slots of %d are empty and %d deleted, not as %+v says", ErrSaved, empty, s.Capacity, tombstones, s)
 	}
 	x.used, x.deletes = s.Used, s.Deletes
 	x.table.live.Store(int64(s.Keys))
 	return x, nil
+}
+
+// countFree counts the slots that hold no key. It must cost little beside reading and verifying them, so it is written
+// without a branch.
+func countFree(words []uint64) (empty, tombstones int) {
+	var e, t uint64
+	for _, w := range words {
+		e += (w - 1) >> 63 &^ (w >> 63) // 1 for 0 only
+		t += (w>>1 - 1) >> 63           // 1 for 0 and 1
+	}
+	return int(e), int(t - e)
 }
 
 func bytesOf(words []uint64) []byte {

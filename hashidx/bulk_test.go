@@ -2,6 +2,7 @@ package hashidx
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -191,7 +192,7 @@ func TestBulk(t *testing.T) {
 				if rapid.Bool().Draw(t, "by hash") {
 					slices.SortFunc(ids, func(a, b uint64) int { return int(h.of(a)>>40) - int(h.of(b)>>40) })
 				}
-				b, err := NewBulk(told)
+				b, err := NewBulk(told, Bounds{})
 				require.NoError(t, err)
 				m := &model{hash: h.of, keys: map[uint64]Location{}}
 				for _, id := range ids {
@@ -227,7 +228,7 @@ func (m *model) goOn(t require.TestingT, n, more uint64) {
 }
 
 func TestBulkBounds(t *testing.T) {
-	b, err := NewBulk(2)
+	b, err := NewBulk(2, Bounds{})
 	require.NoError(t, err)
 	b.Add(1, MinLocation)
 	b.Add(2, MinLocation+1)
@@ -235,7 +236,7 @@ func TestBulkBounds(t *testing.T) {
 	x, err := b.Index()
 	require.NoError(t, err)
 	require.Equal(t, 2, x.Len())
-	_, err = NewBulk(MaxCapacity)
+	_, err = NewBulk(MaxCapacity, Bounds{})
 	require.ErrorIs(t, err, ErrFull)
 }
 
@@ -249,8 +250,10 @@ func (m *model) save(t require.TestingT) (Saved, []byte) {
 }
 
 func load(saved Saved, b []byte) (*Index, error) {
-	return Load(saved, func(slots []byte) error {
-		if copy(slots, b) != len(slots) {
+	return Load(saved, Bounds{}, func(slots []byte) error {
+		n := copy(slots, b)
+		b = b[n:]
+		if n != len(slots) {
 			return errors.New("too short")
 		}
 		return nil
@@ -316,11 +319,23 @@ func TestLoadRefuses(t *testing.T) {
 	} {
 		wrong := saved
 		change(&wrong)
-		_, err := Load(wrong, func([]byte) error { return fmt.Errorf("asked for slots: %s", what) })
+		_, err := Load(wrong, Bounds{}, func([]byte) error { return fmt.Errorf("asked for slots: %s", what) })
 		require.ErrorIs(t, err, ErrSaved, what)
 	}
 	_, err := load(saved, bytes.Repeat([]byte{0xff}, len(b)))
 	require.ErrorIs(t, err, ErrSaved, "no slot is empty")
+	for i := 0; i < len(b); i += slotSize {
+		for what, w := range map[string]uint64{"empty": wordEmpty, "deleted": wordTombstone, "a key": 1 << 63, "another key": 2} {
+			old := binary.NativeEndian.Uint64(b[i:])
+			if kindOf(old) == kindOf(w) {
+				continue
+			}
+			binary.NativeEndian.PutUint64(b[i:], w)
+			_, err := load(saved, b)
+			require.ErrorIs(t, err, ErrSaved, "slot %d is %s", i/slotSize, what)
+			binary.NativeEndian.PutUint64(b[i:], old)
+		}
+	}
 	_, err = load(saved, b[:len(b)-1])
 	require.ErrorContains(t, err, "too short")
 	refusal := errors.New("refused")
@@ -330,6 +345,17 @@ func TestLoadRefuses(t *testing.T) {
 	m.put(t, 1)
 	_, err = m.index.Save(failingWriter{refusal})
 	require.ErrorIs(t, err, refusal)
+}
+
+// kindOf is 0 for an empty slot, 1 for a tombstone, 2 for a key.
+func kindOf(w uint64) uint64 { return min(w, 2) }
+
+// TestCountFree: the counts without a branch are those with one.
+func TestCountFree(t *testing.T) {
+	words := []uint64{0, 1, 2, 3, 1 << 35, 1 << 36, 1<<63 - 1, 1 << 63, 1<<63 + 1, ^uint64(0), 0, 1, 0}
+	empty, tombstones := countFree(words)
+	require.Equal(t, 3, empty)
+	require.Equal(t, 2, tombstones)
 }
 
 type failingWriter struct{ err error }

@@ -12,7 +12,7 @@
 //	}
 //
 //	index.Reserve(1)                      // swapped? then publish index.Table() first
-//	index.Insert(hash, loc)               // the key is absent
+//	index.Insert(hash, loc)               // the key is absent; false: it is to go beside (Bounds)
 //	index.Update(pos, loc)                // the key is at pos
 //
 // # Terms
@@ -29,20 +29,23 @@
 //  3. A key has at most one slot, and keeps it until it is deleted or the table is replaced.
 //  4. A slot that was not empty once is never empty again in that table.
 //  5. From a key's home slot to its slot, wrapping at the end, no slot is empty.
-//  6. At least a fifth of a table's slots are empty.
+//  6. At least a fifth of a table's slots are empty. (Those of a saved index are counted when it is loaded.)
 //  7. Every word that a reader loads from a table was the current one of that slot at some
 //     moment since the reader obtained the table, or else at the moment the table was replaced.
 //  8. Memory that a reader can still reach is mapped, and holds what it held, or newer.
+//  9. In an index with Bounds each key lies within the reach of its home, and no more than so many have one
+//     fingerprint. (Those that Insert and Add refused are not in it.)
 //
-// Fingerprints need not spread for any of this: with one hash for all keys the table is a list,
-// slow and right.
+// Fingerprints need not spread for any of this. With one hash for all keys the table of an index without bounds is a
+// list, slow and right; one with bounds refuses most keys, and its caller keeps them in an index beside it.
 //
 // # Lookup
 //
-// First starts at the home slot and goes on to the first match or the first empty slot, which by
-// (6) exists. It stores nothing, not even a counter.
+// First starts at the home slot and goes on to the first match, the first empty slot, or the end of the
+// reach, which is the whole table in an index without bounds. So it ends whatever the slots say. It
+// stores nothing, not even a counter.
 //
-// It misses no key. Take a key that is in the index during the whole of a read. It sits in one slot
+// It misses no key, which by (9) lies within its reach. Take a key that is in the index during the whole of a read. It sits in one slot
 // for all that time (3), or for all the life of each table. The slots before it are not empty (5),
 // and do not become so (4). Whatever moment each of the words comes from (7), the walk does not
 // stop early, and meets the key's word. So a read that finds nothing passed a moment at which the
@@ -58,7 +61,8 @@
 //
 // # Insert, Update, Delete
 //
-// Each is one store. Insert takes the first slot of its walk that holds no key. If that is a
+// Each is one store. Insert goes to the end of the walk, to count the keys of the fingerprint, and takes the first
+// slot of it that holds no key. If that is a
 // tombstone, (5) holds for the new key, since the walk came from home over slots that are not
 // empty, and for others, since no slot became empty. A reader may have passed the tombstone before
 // the store and then finds nothing: at that moment the key was absent, in keeping with the above.
@@ -75,7 +79,8 @@
 // Reserve replaces a table whose keys and tombstones fill 4/5 of the slots, before that breaks (6).
 // The new table is filled from the words of the old alone, since the home slot is a part of the
 // fingerprint: two sequential walks, no record is read. It is the smallest table that the keys fill
-// to at most 2/3, so one rule grows, purges and shrinks. Memory: a rebuilt table is more than 1/3
+// to at most 2/3, so one rule grows, purges and shrinks; or a larger one where keys would lie beyond their reach in that, which
+// only keys that were chosen for it can do. Memory: a rebuilt table is more than 1/3
 // full, 24 bytes a key at worst; growing from 2/5 to 4/5 full, 20 falling to 10 and 13.9 averaged
 // over the sizes. Only a table of one page can be emptier, and one that lost keys: that shrinks in
 // Reserve after deleting a quarter of its capacity. Time: at least 2/15 of the slots are empty and
@@ -106,8 +111,8 @@
 // Bulk fills a table with keys that are all known and distinct, without looking any of them up; Save
 // writes the slots of a table as they are, and Load makes an index of them again, which costs a copy
 // whatever the number of keys. Neither shares a table with readers until it is done. Load takes the
-// word of its caller, who has checksums, for what the slots say, and only makes sure of (6) as far as
-// lookups need it to end: one empty slot.
+// word of its caller, who has checksums, for what the slots say. It counts them, so that the numbers beside
+// them, by which tables grow, are right.
 //
 // # Memory
 //

@@ -31,6 +31,7 @@ type Index struct {
 	pages   pageOwner     // the pages copied since these flat slots were built
 
 	memory *Memory // of the regions that were made for this index
+	bounds Bounds  // of the walks; immutable
 
 	limit     int                                         // largest capacity; MaxCapacity, but for tests
 	mapRegion func(size int, of *Memory) (*region, error) // newRegion, but for tests
@@ -38,13 +39,29 @@ type Index struct {
 
 // New makes an empty index with room for at least capacity keys, and at least one page of slots. It
 // returns ErrFull when no table takes that many, and the operating system's error when it refuses
-// the memory. Cost: one mapping; its pages are touched as keys arrive.
+// the memory. Cost: one mapping; its pages are touched as keys arrive. Its walks have no bound but the table.
 func New(capacity int) (*Index, error) {
+	return newIndex(capacity, &Index{memory: new(Memory), mapRegion: newRegion})
+}
+
+// NewBeside makes an empty index for the keys that x refuses, under a hash that spreads them. Its walks have no bound
+// but the table, so it refuses no key. Its memory counts as x's, and where the operating system refuses
+// memory it comes from the Go heap, so Reserve has no error but ErrFull.
+func NewBeside(x *Index) *Index {
+	side, err := newIndex(0, &Index{memory: x.memory, mapRegion: regionOrHeap})
+	if err != nil {
+		panic(err) // newIndex has no error left
+	}
+	return side
+}
+
+// newIndex completes x, which has room for capacity keys then.
+func newIndex(capacity int, x *Index) (*Index, error) {
 	slots := capacityToHold(min(max(capacity, 0), MaxCapacity))
 	if slots > MaxCapacity {
 		return nil, fmt.Errorf("%w: %d keys asked for, %d slots at most", ErrFull, capacity, MaxCapacity)
 	}
-	x := &Index{limit: MaxCapacity, memory: new(Memory), mapRegion: newRegion}
+	x.limit = MaxCapacity
 	if err := x.build(slots); err != nil {
 		return nil, err
 	}
@@ -67,25 +84,45 @@ func (x *Index) Memory() *Memory { return x.memory }
 // Swaps counts the tables that have replaced another: by growth, purge, folding or Freeze.
 func (x *Index) Swaps() int64 { return x.swaps }
 
-// Insert adds a key with the given hash. The caller has called Reserve since the last Insert and
-// knows, by First and Next, that the key is absent. The key takes the first tombstone or empty slot
-// on its way. Cost: the probe of a lookup, one store, and the copy of a page where a frozen table
-// shares it.
-func (x *Index) Insert(hash uint64, loc Location) {
-	t := x.table
+// Insert adds a key with the given hash, and reports whether it did: not where that would break the
+// Bounds of the index. The caller has called Reserve since the last Insert and knows, by First and Next,
+// that the key is absent. The key takes the first tombstone or empty slot on its way. Cost: the probe
+// of a lookup, one store, and the copy of a page where a frozen table shares it.
+func (x *Index) Insert(hash uint64, loc Location) bool {
+	t, want := x.table, hash&^locationMask
 	i := hash >> (t.shift & 63)
-	for {
+	free, found, same := uint64(0), false, 0
+	for left := t.reach; left > 0; left-- {
 		w := t.load(i)
-		if w <= wordTombstone {
-			if w == wordEmpty {
-				x.used++
-			}
+		if w <= wordTombstone && !found {
+			free, found = i, true
+		}
+		if w == wordEmpty {
 			break
+		}
+		if w > wordTombstone && w&^locationMask == want {
+			same++
 		}
 		i = (i + 1) & t.mask
 	}
-	x.store(Position(i), hash&^locationMask|uint64(loc))
+	if !found || x.bounds.refuses(same) {
+		return false
+	}
+	if t.load(free) == wordEmpty {
+		x.used++
+	}
+	x.store(Position(free), want|uint64(loc))
 	t.live.Add(1)
+	return true
+}
+
+// Fits reports whether n more keys fit beside those there are: if not, Reserve(n) is ErrFull.
+func (x *Index) Fits(n int) bool {
+	keys := x.Len() + n
+	capacity := min(capacityFor(keys), x.limit)
+	// Below the limit this leaves at least 2/15 of the slots free. At the limit a rebuild that
+	// frees only a few would soon be needed again: refuse, so that the cost stays bounded.
+	return keys <= maxUsed(capacity)-capacity/16
 }
 
 // Update changes the location of the key at pos: one atomic store. Cost as Insert, without the

@@ -99,6 +99,15 @@ func newRegion(size int, of *Memory) (*region, error) {
 	return r, nil
 }
 
+// regionOrHeap is newRegion, or memory of the Go heap where the operating system refuses its own. No Memory counts that.
+func regionOrHeap(size int, of *Memory) (*region, error) {
+	if r, err := newRegion(size, of); err == nil {
+		return r, nil
+	}
+	words := make([]uint64, size/slotSize)
+	return &region{words: unsafe.Pointer(unsafe.SliceData(words)), size: size, account: &account{of: new(Memory)}}, nil
+}
+
 // release gives a region's memory back. If the operating system refuses, it stays counted in Live.
 func release(m mapping) {
 	if poison {

@@ -38,7 +38,7 @@ func (x *Index) Freeze() (*Table, error) {
 	overlay := make([]atomic.Pointer[page], pages)
 	copy(overlay, frozen.overlay) // not yet published, and the writer alone stores entries: no atomics needed
 
-	t := newTable(frozen.region, frozen.Capacity(), overlay, x.sharers)
+	t := newTable(frozen.region, frozen.Capacity(), x.bounds, overlay, x.sharers)
 	t.live.Store(frozen.live.Load())
 	t.copied.Store(frozen.copied.Load())
 	x.table = t

@@ -21,7 +21,7 @@ type Table struct {
 	shift   uint64                 // 64 - log2(capacity): hash >> shift is the home slot
 	overlay []atomic.Pointer[page] // nil: the table is flat. Entries: stored by the writer only, and by nobody once frozen
 	region  *region                // owns the memory at base, and keeps it mapped
-	_       [8]byte
+	reach   uint64                 // slots that a lookup looks at, at most: 1..capacity
 
 	// The second line: what the writer stores with each insert and delete. Atomic; the writer
 	// only, and by nobody once frozen.
@@ -39,13 +39,14 @@ var (
 
 // newTable makes a table over the slots of r, with the given copied pages (nil: flat). sharers
 // counts the reachable tables over r.
-func newTable(r *region, capacity int, overlay []atomic.Pointer[page], sharers *atomic.Int64) *Table {
+func newTable(r *region, capacity int, b Bounds, overlay []atomic.Pointer[page], sharers *atomic.Int64) *Table {
 	t := &Table{
 		base:    r.words,
 		mask:    uint64(capacity - 1),
 		shift:   uint64(64 - bits.Len64(uint64(capacity-1))),
 		overlay: overlay,
 		region:  r,
+		reach:   b.reach(capacity),
 	}
 	sharers.Add(1)
 	runtime.AddCleanup(t, func(n *atomic.Int64) { n.Add(-1) }, sharers)
@@ -66,18 +67,18 @@ func (t *Table) First(hash uint64) (loc Location, pos Position) {
 // Next returns the candidate that follows the one at pos, as First does. Walking from First to
 // location 0 meets every key with hash's fingerprint that the table held all the while.
 func (t *Table) Next(hash uint64, pos Position) (loc Location, next Position) {
-	return t.probe(hash, (uint64(pos)+1)&t.mask)
+	return t.probeOn(hash, uint64(pos))
 }
 
-// probe walks from slot i to a key with hash's fingerprint, or to an empty slot. First and Next are
-// inlined; this calls nothing, so that it needs no stack check: a lookup in a flat table that finds
-// its key in the first slot is about twenty instructions.
+// probe walks from slot i, the home of hash, to a key with its fingerprint, or to an empty slot, or to the
+// end of the reach. First is inlined; this calls nothing, so that it needs no stack check: a lookup in a
+// flat table that finds its key in the first slot is about twenty instructions.
 func (t *Table) probe(hash, i uint64) (Location, Position) {
 	base, mask, want := t.base, t.mask, hash&^locationMask
 	if t.overlay != nil {
 		goto paged
 	}
-	for {
+	for left := uint64(0); ; {
 		w := loadSlot(base, i)
 		// One comparison asks both questions: the difference w^want is w's location when the
 		// fingerprints are equal, and at least locationSpan when they are not; subtracting
@@ -86,23 +87,43 @@ func (t *Table) probe(hash, i uint64) (Location, Position) {
 			runtime.KeepAlive(t)
 			return Location(x), Position(i)
 		}
-		if w == wordEmpty {
+		if left == 0 { // the first slot: one that holds the key costs no look at the reach
+			left = t.reach
+		}
+		if left--; w == wordEmpty || left == 0 {
 			runtime.KeepAlive(t)
 			return 0, 0
 		}
 		i = (i + 1) & mask
 	}
 paged:
-	for {
+	for left := t.reach; left > 0; left-- {
 		w := t.load(i)
 		if x := w ^ want; x-uint64(MinLocation) < locationSpan-uint64(MinLocation) {
 			return Location(x), Position(i)
 		}
 		if w == wordEmpty {
-			return 0, 0
+			break
 		}
 		i = (i + 1) & mask
 	}
+	return 0, 0
+}
+
+// probeOn is probe from behind slot i on, which lies within the reach of hash.
+func (t *Table) probeOn(hash, i uint64) (Location, Position) {
+	want := hash &^ locationMask
+	for left := t.reach - 1 - (i-hash>>(t.shift&63))&t.mask; left > 0; left-- {
+		i = (i + 1) & t.mask
+		w := t.load(i)
+		if x := w ^ want; x-uint64(MinLocation) < locationSpan-uint64(MinLocation) {
+			return Location(x), Position(i)
+		}
+		if w == wordEmpty {
+			break
+		}
+	}
+	return 0, 0
 }
 
 // Holds reports whether a key with hash's fingerprint has the location loc. In a frozen table that
