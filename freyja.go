@@ -388,6 +388,8 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, jou
 		DeadRatio:      db.opts.CompactAtDeadRatio,
 		WakeCompaction: db.compactor.wake,
 		Pace:           db.compactor.pace,
+		Bounds:         db.opts.bounds,
+		AsideMask:      db.opts.asideMask,
 	}
 }
 

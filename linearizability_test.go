@@ -14,6 +14,7 @@ import (
 	"github.com/anishathalye/porcupine"
 	"github.com/stretchr/testify/require"
 
+	"github.com/freyjadb/freyja/hashidx"
 	"github.com/freyjadb/freyja/mmapio"
 	"github.com/freyjadb/freyja/shard"
 )
@@ -365,6 +366,40 @@ func TestLinearizabilityBesideCompaction(t *testing.T) {
 	}
 	require.Less(t, given, uint64(stats.SegmentRolls), "hardly any segment number was reused")
 	t.Logf("%d segment rolls, %d compactions, %d segment numbers, %d index swaps", stats.SegmentRolls, stats.Compactions, given, stats.IndexSwaps)
+	verifyStore(t, dir, opts, nil)
+}
+
+// TestLinearizabilityAside has keys of one hash, of which the index takes one: the others are kept aside. They come and go,
+// so each is now in the index and now aside; beside compaction and snapshots.
+func TestLinearizabilityAside(t *testing.T) {
+	seed := logSeed(t)
+	dir := fastDir(t)
+	opts := &Options{Shards: 2, SegmentSize: 512, Durability: Never, firstSegmentSize: 400,
+		useHashMask: true, hashMask: 1, bounds: hashidx.Bounds{Same: 1, Reach: 2}}
+	db, err := Open(dir, opts)
+	require.NoError(t, err)
+	some := 0
+	end := beside(t, compactWithoutPause(db), until(func() error {
+		if db.Usage().KeysAside > 0 {
+			some++
+		}
+		s, err := db.Snapshot()
+		if err != nil {
+			return err
+		}
+		time.Sleep(200 * time.Microsecond)
+		return errors.Join(s.Scan(nil, func(_, _ []byte) error { return nil }), s.Close())
+	}))
+	for i := range atSize(8, 500) { // each with no other keys than its own
+		for key := range db.All() {
+			require.NoError(t, db.Delete(key))
+		}
+		require.Zero(t, db.Usage().KeysAside)
+		callRounds(t, db, seed+uint64(i), 1)
+	}
+	end()
+	require.NoError(t, db.Close())
+	require.Positive(t, some, "no keys were aside")
 	verifyStore(t, dir, opts, nil)
 }
 

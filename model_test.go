@@ -22,8 +22,9 @@ func (c rapidChooser) choose(n int, what string) int {
 	return rapid.IntRange(0, n-1).Draw(c.t, what)
 }
 
-// checkPrograms runs random programs in stores with the options that options draws.
-func checkPrograms(t *testing.T, options func(c chooser) Options) {
+// checkPrograms runs random programs in stores with the options that options draws. It returns the most keys that one of
+// them had aside.
+func checkPrograms(t *testing.T, options func(c chooser) Options) (aside int64) {
 	setFlag(t, "rapid.checks", fmt.Sprint(atSize(20, 2000)))
 	setFlag(t, "rapid.steps", "60")
 	dir, n := fastDir(t), 0
@@ -39,7 +40,9 @@ func checkPrograms(t *testing.T, options func(c chooser) Options) {
 		actions[""] = func(*rapid.T) { p.checkCounts() }
 		rt.Repeat(actions)
 		p.finish()
+		aside = max(aside, p.aside)
 	})
+	return aside
 }
 
 // setFlag sets a flag of the test binary that its caller left alone, for the time of a test.
@@ -53,11 +56,12 @@ func setFlag(t *testing.T, name, value string) {
 }
 
 func TestModel(t *testing.T) {
-	checkPrograms(t, programOptions)
+	require.Zero(t, checkPrograms(t, programOptions), "keys aside although their hashes spread")
 }
 
 func TestModelUnderHostileHashes(t *testing.T) {
-	checkPrograms(t, func(c chooser) Options { return hostile(c, programOptions(c)) })
+	aside := checkPrograms(t, func(c chooser) Options { return hostile(c, programOptions(c)) })
+	require.Positive(t, aside, "no program had keys aside")
 }
 
 // TestHostileHashIsInUse shows that the mask reaches everything that hashes: what was written
@@ -73,6 +77,7 @@ func TestHostileHashIsInUse(t *testing.T) {
 		require.NoError(t, db.Put(key(i), key(i)))
 	}
 	require.EqualValues(t, keys, db.Usage().Shards[0].Keys, "all keys route to one shard")
+	require.EqualValues(t, keys-3, db.Usage().KeysAside, "all but three are kept aside")
 	for i := range keys {
 		got, err := db.Get(key(i))
 		require.NoError(t, err)

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"time"
 
+	"github.com/freyjadb/freyja/hashidx"
 	"github.com/freyjadb/freyja/shard"
 )
 
@@ -136,6 +137,10 @@ type Options struct {
 	// keys collide.
 	hashMask    uint64
 	useHashMask bool
+	// bounds and asideMask are those of shard.Config. With a hash mask they default to some under which keys go aside
+	// soon, and collide there.
+	bounds    hashidx.Bounds
+	asideMask uint64
 	// firstSegmentSize overrides how small a shard's first segment is, in tests.
 	firstSegmentSize int64
 	// slow overrides, in tests, what a sync or a wait must take to be logged.
@@ -203,6 +208,8 @@ func (opts *Options) withDefaults() (Options, error) {
 	}
 	if !o.useHashMask {
 		o.hashMask = ^uint64(0)
+	} else if o.bounds == (hashidx.Bounds{}) {
+		o.bounds, o.asideMask = hashidx.Bounds{Same: 3, Reach: 8}, 3<<62
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

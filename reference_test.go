@@ -128,6 +128,7 @@ type program struct {
 	ref       *reference
 	values    int       // made so far
 	snapshots []instant // open ones
+	aside     int64     // the most keys that were seen aside
 }
 
 // testingT is what testing.TB and rapid.T have in common.
@@ -455,7 +456,9 @@ func (p *program) checkAll() {
 func (p *program) checkCounts() {
 	least, most := p.ref.keys()
 	requireWithin(p, least, most, p.db.Len(), "keys, expired ones included")
-	requireWithin(p, least, most, int(p.db.Usage().Keys), "keys, expired ones included")
+	usage := p.db.Usage()
+	requireWithin(p, least, most, int(usage.Keys), "keys, expired ones included")
+	p.aside = max(p.aside, usage.KeysAside)
 	requireWithin(p, p.ref.writes, p.ref.writes+p.ref.maybe, p.db.Stats().Writes, "records written since the store was opened")
 }
 

@@ -46,6 +46,9 @@ type RecoveryReport struct {
 type Usage struct {
 	// Keys is the number of keys, counting those that have expired and not been overwritten.
 	Keys int64
+	// KeysAside is how many of them are kept aside because too many others have their hash (README, hostile keys). It is 0
+	// unless somebody chose the keys so.
+	KeysAside int64
 	// LiveBytes is the size of the newest record of each of those keys, DeadBytes that of all other
 	// records: overwritten ones, deleted ones, the tombstones themselves and the heads of batches.
 	LiveBytes, DeadBytes int64

@@ -82,10 +82,11 @@ func (db *DB) Usage() Usage {
 	u := Usage{Shards: make([]Usage, len(db.shards))}
 	for i, s := range db.shards {
 		su := s.Usage()
-		u.Shards[i] = Usage{Keys: su.Keys, LiveBytes: su.LiveBytes, DeadBytes: su.DeadBytes, ExpiredBytes: su.ExpiredBytes,
+		u.Shards[i] = Usage{Keys: su.Keys, KeysAside: su.KeysAside, LiveBytes: su.LiveBytes, DeadBytes: su.DeadBytes, ExpiredBytes: su.ExpiredBytes,
 			DiskBytes: su.DiskBytes, DetachedBytes: su.DetachedBytes, IndexBytes: su.IndexBytes,
 			IndexHeldBytes: su.IndexHeldBytes, HeapBytes: su.HeapBytes, Segments: su.Segments}
 		u.Keys += su.Keys
+		u.KeysAside += su.KeysAside
 		u.LiveBytes += su.LiveBytes
 		u.DeadBytes += su.DeadBytes
 		u.ExpiredBytes += su.ExpiredBytes

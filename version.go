@@ -72,7 +72,7 @@ func (db *DB) Unchanged(key []byte, version Version) (now Version, ok bool, err 
 		return Version{}, false, keyError("check version of", key)
 	}
 	h := xxhash.Sum64(key) & db.hashMask
-	if db.shards[h&db.shardMask].Holds(h, version) {
+	if db.shards[h&db.shardMask].Holds(key, h, version) {
 		return version, true, nil
 	}
 	return db.unchangedElsewhere(key, h, version)

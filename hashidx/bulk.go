@@ -94,11 +94,11 @@ func (x *Index) Save(w io.Writer) (Saved, error) {
 	return Saved{Capacity: t.Capacity(), Keys: t.Len(), Used: x.used, Deletes: x.deletes}, nil
 }
 
-// loadChunk is how many bytes of slots are read before they are looked at: they are in the cache then.
-const loadChunk = 1 << 20
+// LoadChunk is how many bytes of slots Load asks for at a time: they are in the cache when it counts them.
+const LoadChunk = 1 << 20
 
 // Load makes an index with the given bounds of slots that Save wrote. fill is called for one stretch of them after
-// the other, each of a MiB or the rest, and puts them into the memory it is given. It vouches for what they say; Load makes sure
+// the other, each of LoadChunk bytes or the rest, and puts them into the memory it is given. It vouches for what they say; Load makes sure
 // that the numbers are those of the slots. Errors: ErrSaved, fill's, and those of New.
 func Load(s Saved, b Bounds, fill func(slots []byte) error) (*Index, error) {
 	if s.Capacity < minCapacity || s.Capacity > MaxCapacity || s.Capacity&(s.Capacity-1) != 0 ||
@@ -113,7 +113,7 @@ func Load(s Saved, b Bounds, fill func(slots []byte) error) (*Index, error) {
 		return nil, err
 	}
 	empty, tombstones := 0, 0
-	for words := range slices.Chunk(unsafe.Slice((*uint64)(x.table.base), s.Capacity), loadChunk/slotSize) {
+	for words := range slices.Chunk(unsafe.Slice((*uint64)(x.table.base), s.Capacity), LoadChunk/slotSize) {
 		if err := fill(bytesOf(words)); err != nil {
 			return nil, err
 		}

@@ -326,10 +326,10 @@ func (p *Part) write(head []byte) {
 // commit makes the part's records part of the log and the index. Holds mu.
 func (p *Part) commit() {
 	s := p.Shard
-	s.commit(kindBatch, 0, p.bytes-p.recordBytes(), 0, &found{})
+	s.commit(kindBatch, nil, 0, p.bytes-p.recordBytes(), 0, &found{})
 	for i := range p.Ops {
 		op := &p.Ops[i]
-		s.commit(op.kind(), op.Hash, op.size(), op.Expiry, &op.old)
+		s.commit(op.kind(), op.Key, op.Hash, op.size(), op.Expiry, &op.old)
 	}
 	s.populateNext()
 	s.prepareAhead()

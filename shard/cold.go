@@ -45,10 +45,11 @@ func (s *Shard) SetCold(cold bool) {
 	if v.table == nil || v.cold == cold {
 		return
 	}
-	if n := int64(s.index.Len()); n > 0 {
+	if n := int64(s.keysLocked()); n > 0 {
 		s.cfg.coldStretch.Store(s.live/n + coldSlack)
 	}
-	next := &view{table: v.table, segments: make([]window, len(v.segments)), cold: cold}
+	next := *v
+	next.segments, next.cold = make([]window, len(v.segments)), cold
 	for i, w := range v.segments {
 		if w.seg == nil {
 			continue
@@ -59,7 +60,7 @@ func (s *Shard) SetCold(cold bool) {
 			w.seg.cold.Store(nil) // the file is closed once nobody uses it
 		}
 	}
-	s.publish(next)
+	s.publish(&next)
 }
 
 // readCold reads the record at offset from the file; ok is false if it cannot be had so, or is not whole. Nothing of

@@ -257,6 +257,7 @@ type compaction struct {
 // copied is a record that goes to the output.
 type copied struct {
 	hash     uint64
+	slot     slot
 	from, to hashidx.Location
 	seg      *segment
 	offset   int64
@@ -266,9 +267,11 @@ type copied struct {
 
 // removal is the slot of a record that has expired.
 type removal struct {
-	hash uint64
-	loc  hashidx.Location
-	size int64
+	hash  uint64
+	slot  slot
+	flags byte
+	loc   hashidx.Location
+	size  int64
 }
 
 // compact does one compaction. Holds compactMu.
@@ -344,8 +347,8 @@ func (c *compaction) sortOut() error {
 		pass.visit.KeepUntilLeave()
 		c.visits = append(c.visits, pass.visit)
 		for at := int64(headerSize); at < seg.end; {
-			table := c.s.view.Load().table
-			if table == nil {
+			v := c.s.view.Load()
+			if v.table == nil {
 				return ErrClosed
 			}
 			from := at
@@ -360,7 +363,7 @@ func (c *compaction) sortOut() error {
 				if reason != "" {
 					return c.damaged(seg, at, reason)
 				}
-				c.sortRecord(table, seg, at, &r)
+				c.sortRecord(v, seg, at, &r)
 				at += r.size
 			}
 			c.progress(at - from)
@@ -404,24 +407,25 @@ func (c *compaction) noteFault(err error) {
 	}
 }
 
-// sortRecord decides about one record. A table that was replaced meanwhile may say that a record is live
+// sortRecord decides about one record. A view that was replaced meanwhile may say that a record is live
 // that no longer is: it is then copied and dead in the output. What it says is dead is dead for ever,
 // for no slot ever points to a place again that it has left.
-func (c *compaction) sortRecord(table *hashidx.Table, seg *segment, at int64, r *record) {
+func (c *compaction) sortRecord(v *view, seg *segment, at int64, r *record) {
 	if r.kind == kindBatch {
 		return
 	}
 	hash := c.s.cfg.Hash(r.key)
 	loc := location(seg.number, at)
+	slot, newest := v.holds(r.key, hash, loc)
 	switch {
-	case r.kind == kindPut && !table.Holds(hash, loc):
+	case r.kind == kindPut && !newest:
 		return
 	case r.kind == kindPut && !expiredAt(r.expiry, c.now):
-		c.copies = append(c.copies, copied{hash: hash, from: loc, seg: seg, offset: at, size: r.size,
+		c.copies = append(c.copies, copied{hash: hash, slot: slot, from: loc, seg: seg, offset: at, size: r.size,
 			absent: c.visits[len(c.visits)-1].WasAbsent(at)})
 		return
 	case r.kind == kindPut:
-		c.removals = append(c.removals, removal{hash, loc, r.size})
+		c.removals = append(c.removals, removal{hash, slot, r.flags, loc, r.size})
 		c.result.Expired++
 	case c.hasPut(r.key, hash):
 		c.result.Tombstones++
@@ -476,13 +480,13 @@ func (c *compaction) move() {
 	}
 	for i := range c.copies {
 		p := &c.copies[i]
-		if s.index.Relocate(p.hash, p.from, p.to) {
+		if s.relocate(p.slot, p.from, p.to) {
 			c.output.live += p.size
 		}
 		pause(i)
 	}
 	for i, r := range c.removals {
-		if s.index.Remove(r.hash, r.loc) {
+		if s.removeSlot(r.slot, r.hash, r.loc, r.flags) {
 			s.live -= r.size
 		}
 		pause(i)

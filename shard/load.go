@@ -45,7 +45,7 @@ func (r *Recovery) loadSealed(segs []*segment) error {
 	}
 	l.live = make([]int64, len(segs))
 	var err error
-	l.bulk, err = hashidx.NewBulk(total)
+	l.bulk, err = hashidx.NewBulk(total, r.s.cfg.Bounds)
 	if errors.Is(err, hashidx.ErrFull) {
 		err = errors.Join(ErrFull, err)
 	}
@@ -64,6 +64,11 @@ func (r *Recovery) loadSealed(segs []*segment) error {
 		return err
 	}
 	r.s.publish(r.s.view.Load().withTable(r.s.index.Table()))
+	for i := range l.refused {
+		if err := l.putAside(&l.refused[i]); err != nil {
+			return err
+		}
+	}
 	r.s.sealed = segs
 	for i, seg := range segs {
 		seg.live = l.live[i]
@@ -177,6 +182,8 @@ type loader struct {
 	bulk  *hashidx.Bulk
 	live  []int64 // live bytes by segment
 	total int64   // live bytes of all
+
+	refused []newest // that go aside when all others are in
 
 	// Scratch for one bucket: a table of the newest entry of each hash, with linear probing.
 	table   []newest
@@ -341,5 +348,20 @@ func (l *loader) emitOne(n *newest) {
 	}
 	l.live[n.seg-1] += n.size()
 	l.total += n.size()
-	l.bulk.Add(n.hash, location(l.segs[n.seg-1].number, n.offset()))
+	if !l.bulk.Add(n.hash, l.location(n)) {
+		l.refused = append(l.refused, *n)
+	}
+}
+
+func (l *loader) location(n *newest) hashidx.Location {
+	return location(l.segs[n.seg-1].number, n.offset())
+}
+
+// putAside enters a key that the index has refused, which takes its record.
+func (l *loader) putAside(n *newest) error {
+	rec, err := l.record(int(n.seg-1), int(n.entry))
+	if err != nil {
+		return err
+	}
+	return l.r.s.putAside(rec.key, n.hash, l.location(n), rec.flags)
 }

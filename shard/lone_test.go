@@ -18,6 +18,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/freyjadb/freyja/hashidx"
 	"github.com/freyjadb/freyja/mmapio"
 )
 
@@ -77,7 +78,7 @@ func (l *lone) config(i int, preparer *Preparer, health *Health) Config {
 	defer l.mu.Unlock()
 	listed := l.listed[i]
 	listed.Segments = slices.Clone(listed.Segments)
-	return Config{
+	cfg := Config{
 		Folder: l.folder, StoreID: [16]byte{1, 2, 3, l.id}, Secret: loneSecret, Shard: i, Shards: len(l.listed), Listed: listed,
 		SegmentSize: max(l.size, loneSegment), FirstSegmentSize: max(l.size, loneSegment), SkipChecksum: l.skip,
 		Drop: func(ids []uint64) error { return l.exchange(i, ids, nil, 0) },
@@ -87,6 +88,10 @@ func (l *lone) config(i int, preparer *Preparer, health *Health) Config {
 		Hash: l.hash, Health: health, Preparer: preparer, Logger: slog.New(slog.DiscardHandler), Watch: NewWatch(DefaultSlow),
 		WakeCompaction: func() {}, Pace: NewPace(0), DeadRatio: 0.5, Clock: NewClock(time.Hour),
 	}
+	if l.mask != allHashes { // so that some keys go aside, and collide there
+		cfg.Bounds, cfg.AsideMask = hashidx.Bounds{Same: 2, Reach: 6}, 3<<62
+	}
+	return cfg
 }
 
 // exchange is what replaces the manifest.

@@ -97,8 +97,9 @@ type Recovery struct {
 
 // tombstone is a delete that the index holds during recovery, so that an older put met later loses.
 type tombstone struct {
-	hash uint64
-	loc  hashidx.Location
+	hash, aside uint64 // of its key, in the index and aside
+	flags       byte
+	loc         hashidx.Location
 }
 
 // Begin reads the segments that cfg lists, as far as it must. On an error nothing is left open. When ctx ends, Begin, Finish
@@ -107,6 +108,7 @@ type tombstone struct {
 func Begin(ctx context.Context, cfg Config) (*Recovery, error) {
 	s := &Shard{cfg: cfg, nextID: max(1, cfg.Listed.NextID), numbers: &numbers{}, detached: new(atomic.Int64), compactMu: newTurn()}
 	s.cfg.coldStretch = new(atomic.Int64)
+	s.limitWalks()
 	s.closing, s.closeNow = context.WithCancel(context.Background())
 	r := &Recovery{s: s, ctx: ctx}
 	if err := r.begin(); err != nil {
@@ -230,7 +232,9 @@ func (r *Recovery) finish() (err error) {
 // dropTombstones takes the deleted keys out of the index, now that no older put can turn up.
 func (r *Recovery) dropTombstones() {
 	for _, d := range r.tombstones {
-		r.s.index.Remove(d.hash, d.loc)
+		if !r.s.index.Remove(d.hash, d.loc) {
+			r.s.removeAside(d.aside, d.hash, d.loc, d.flags)
+		}
 	}
 	if len(r.tombstones) > 0 {
 		r.s.shrinkIndex()

@@ -2,11 +2,9 @@ package shard
 
 import (
 	"cmp"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -50,7 +48,12 @@ const (
 	savedMagic       = uint64('F') | 'R'<<8 | 'E'<<16 | 'Y'<<24 | 'J'<<32 | 'I'<<40 | 'D'<<48 | 'X'<<56
 	savedHeaderSize  = 96
 	savedSegmentSize = 264
-	savedChunk       = 1 << 20
+	savedChunk       = hashidx.LoadChunk
+)
+
+var (
+	_ [savedChunk - 1<<20]struct{}
+	_ [1<<20 - savedChunk]struct{}
 )
 
 // SavedName is the file name of a shard's saved index.
@@ -104,7 +107,9 @@ func (s *savedSegment) restore(seg *segment) {
 // checksums tell. The shard is closed, its files are as they stay. Failing costs the next Open time.
 func (s *Shard) saveIndex() {
 	err := s.syncHints()
-	if err == nil {
+	if s.aside.len() > 0 { // the next process has another seed
+		s.dropSaved()
+	} else if err == nil {
 		err = s.tryToSave()
 	}
 	if err != nil {
@@ -252,10 +257,8 @@ func (r *Recovery) tryToLoad(segs []*segment) error {
 	if err != nil {
 		return err
 	}
-	for i, seg := range segs {
-		if !saved[i].matches(seg) {
-			return errSaved
-		}
+	if !head.agrees(s.cfg.Listed.Floor, segs, saved) {
+		return errSaved
 	}
 	offset := (savedHeaderSize + int64(len(saved))*savedSegmentSize + int64(len(sums)+1)*4 + 4095) &^ 4095
 	info, err := file.Stat()
@@ -266,9 +269,13 @@ func (r *Recovery) tryToLoad(segs []*segment) error {
 	if slots := int64(head.index.Capacity); slots <= 0 || slots > hashidx.MaxCapacity || info.Size() != offset+8*slots {
 		return errSaved
 	}
-	index, err := hashidx.Load(head.index, func(slots []byte) error {
-		return readSlots(r.ctx, io.NewSectionReader(file, offset, int64(len(slots))), slots, sums)
+	slots := slotReader{file, offset, sums}
+	index, err := hashidx.Load(head.index, s.cfg.Bounds, func(chunk []byte) error {
+		return errors.Join(r.ctx.Err(), slots.next(chunk))
 	})
+	if err == nil && len(slots.sums) > 0 {
+		err = errSaved
+	}
 	if err != nil {
 		return err
 	}
@@ -309,6 +316,24 @@ type savedHead struct {
 	index hashidx.Saved
 }
 
+// agrees reports whether the segments, just opened, are those that were saved, and whether the numbers agree with each
+// other and with the floor of the log. A checksum says that they are as they were written, not that they make sense.
+func (h *savedHead) agrees(floor uint64, segs []*segment, saved []savedSegment) bool {
+	seq, live := floor, int64(0)
+	for i, seg := range segs {
+		s := &saved[i]
+		total := s.mark.end - headerSize
+		if !s.matches(seg) || s.live < 0 || s.live > total || s.tombs < 0 || s.tombs > total || s.hint < 0 || s.records < 0 {
+			return false
+		}
+		live += s.live
+		if !seg.compacted {
+			seq = max(seq, seg.mark.lastSeq)
+		}
+	}
+	return h.seq == seq && h.live == live
+}
+
 // readSavedHead reads what lies in front of the slots, of a saved index that has as many segments.
 func (c *Config) readSavedHead(file *os.File, segments int) (h savedHead, saved []savedSegment, sums []uint32, err error) {
 	b := make([]byte, savedHeaderSize)
@@ -347,24 +372,26 @@ func (c *Config) readSavedHead(file *os.File, segments int) (h savedHead, saved 
 	return h, saved, sums, nil
 }
 
-// readSlots fills slots from r and verifies each chunk while it is in the cache.
-func readSlots(ctx context.Context, r io.Reader, slots []byte, sums []uint32) error {
-	for _, sum := range sums {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		chunk := slots[:min(savedChunk, len(slots))]
-		if _, err := io.ReadFull(r, chunk); err != nil {
-			return fmt.Errorf("read slots: %w", err)
-		}
-		if checksum(chunk) != sum {
-			return errors.New("slots do not match their checksum")
-		}
-		slots = slots[len(chunk):]
-	}
-	if len(slots) > 0 {
+// slotReader reads slots in chunks.
+type slotReader struct {
+	file   *os.File
+	offset int64    // of the next chunk
+	sums   []uint32 // of it and those behind it
+}
+
+// next fills chunk and verifies it while it is in the cache.
+func (r *slotReader) next(chunk []byte) error {
+	if len(r.sums) == 0 {
 		return errSaved
 	}
+	if _, err := r.file.ReadAt(chunk, r.offset); err != nil {
+		return fmt.Errorf("read slots: %w", err)
+	}
+	if checksum(chunk) != r.sums[0] {
+		return errors.New("slots do not match their checksum")
+	}
+	r.offset += int64(len(chunk))
+	r.sums = r.sums[1:]
 	return nil
 }
 

@@ -89,7 +89,7 @@ func (f *Frozen) scanSpan(ctx context.Context, sp span, prefix []byte, now int64
 		}
 		for i := range batch[:n] {
 			r := &batch[i]
-			if !f.v.table.Holds(r.hash, location(sp.seg.number, r.offset)) {
+			if _, newest := f.v.holds(r.key, r.hash, location(sp.seg.number, r.offset)); !newest {
 				continue
 			}
 			if err := fn(Entry{r.key, r.value, r.expiry}); err != nil {

@@ -131,6 +131,11 @@ type Config struct {
 	coldStretch    *atomic.Int64 // of the shard: how many bytes a cold read begins with, 0 if it never was cold
 	WakeCompaction func()        // asks for CompactOnce where there is something to do; never blocks
 	Pace           *Pace         // shared by the shards of a store
+
+	// Bounds are those of the index; the zero value stands for hashidx.DefaultBounds. AsideMask is and-ed onto the hashes of
+	// keys aside; 0 stands for all ones. Only tests set them.
+	Bounds    hashidx.Bounds
+	AsideMask uint64
 }
 
 // Listed is what the manifest says of a shard.
@@ -201,6 +206,7 @@ type Shard struct {
 
 	// The writer's state, guarded by mu.
 	index      *hashidx.Index
+	aside      asideIndex // keys that index refused
 	active     *segment   // takes the next record; nil until the first is written, and in a read-only shard
 	resting    *segment   // was active when the store was closed; becomes so again with the next write
 	rolled     []*segment // were active, are not sealed yet; oldest first
@@ -254,9 +260,9 @@ type Counts struct {
 
 // Usage is what a shard holds. Package freyja documents the fields.
 type Usage struct {
-	Keys, LiveBytes, DeadBytes, ExpiredBytes, DiskBytes, IndexBytes, DetachedBytes int64
-	IndexHeldBytes, HeapBytes                                                      int64
-	Segments                                                                       int
+	Keys, KeysAside, LiveBytes, DeadBytes, ExpiredBytes, DiskBytes, IndexBytes, DetachedBytes int64
+	IndexHeldBytes, HeapBytes                                                                 int64
+	Segments                                                                                  int
 }
 
 // lock takes the writer mutex and counts having had to wait for it.
@@ -283,7 +289,7 @@ func (s *Shard) Len() int {
 	if v.table == nil {
 		return 0
 	}
-	return v.table.Len()
+	return v.keys()
 }
 
 // Counts returns the counters. It takes the writer mutex for a moment. In the function of an Update of another shard they
@@ -315,7 +321,7 @@ func (s *Shard) Usage() Usage {
 		return Usage{}
 	}
 	s.pollPrepared()
-	u := Usage{Keys: int64(s.index.Len()), LiveBytes: s.live, IndexBytes: s.index.Bytes(), DetachedBytes: s.detached.Load(),
+	u := Usage{Keys: int64(s.keysLocked()), KeysAside: int64(s.aside.len()), LiveBytes: s.live, IndexBytes: s.index.Bytes() + s.aside.bytes(), DetachedBytes: s.detached.Load(),
 		IndexHeldBytes: s.index.Memory().Held()}
 	now := s.cfg.Clock.Now()
 	for _, seg := range s.segmentsLocked() {
@@ -377,7 +383,7 @@ func (s *Shard) close(sync bool) error {
 	}
 	s.mu.Lock() // as others may look: they find the shard closed before they look at these
 	defer s.mu.Unlock()
-	s.index = nil
+	s.index, s.aside.index = nil, nil
 	// Whoever keeps a closed store keeps no mapping with it, or its disk could not be unmounted.
 	s.active, s.resting, s.spare, s.rolled, s.sealed = nil, nil, nil, nil, nil
 	return s.closeErr

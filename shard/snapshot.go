@@ -61,10 +61,18 @@ func Freeze(shards []*Shard) ([]*Frozen, error) {
 			return nil, fmt.Errorf("freeze index of shard %d: %w", s.cfg.Shard, err)
 		}
 		v := s.view.Load()
-		frozen[i] = &Frozen{shard: s, v: v.withTable(table), now: now, drop: drop, spans: v.spansLocked(),
+		next, then := v.withTable(s.index.Table()), v.withTable(table)
+		if v.aside != nil {
+			if table, err = s.aside.index.Freeze(); err != nil {
+				return nil, fmt.Errorf("freeze index of shard %d: %w", s.cfg.Shard, err)
+			}
+			next.aside = &asideTable{s.aside.index.Table(), v.aside.mask}
+			then.aside = &asideTable{table, v.aside.mask}
+		}
+		frozen[i] = &Frozen{shard: s, v: then, now: now, drop: drop, spans: v.spansLocked(),
 			memory: s.index.Memory(), replaced: s.index.Memory().Replaced(), removed: s.removed.Load()}
 		s.counts.IndexSwaps++
-		s.publish(v.withTable(s.index.Table()))
+		s.publish(next)
 	}
 	return frozen, nil
 }
@@ -117,12 +125,12 @@ func tryLockAll(shards []*Shard) int {
 // LetGo says that f is given up: what it alone held may be collected once those who use it are done. The collector cannot
 // see how much that is, and if it was asked to run when the shard let go of it, f had it still. It takes no lock.
 func (f *Frozen) LetGo() {
-	table := f.shard.view.Load().table
-	if table == nil {
+	v := f.shard.view.Load()
+	if v.table == nil {
 		return // Close has it run
 	}
 	// What came and went while f was there f never had: the first terms are an upper bound, and so are the second.
-	hashidx.LetGo(max(0, min(f.memory.Replaced()-f.replaced, f.memory.Held()-table.Bytes())))
+	hashidx.LetGo(max(0, min(f.memory.Replaced()-f.replaced, f.memory.Held()-v.indexBytes())))
 	collectDetached(min(f.shard.removed.Load()-f.removed, f.shard.detached.Load()))
 }
 
@@ -145,4 +153,4 @@ func (f *Frozen) Get(key []byte, hash uint64) (value []byte, pin Pin, err error)
 }
 
 // Len is the number of keys, counting those whose expiry has passed.
-func (f *Frozen) Len() int { return f.v.table.Len() }
+func (f *Frozen) Len() int { return f.v.keys() }

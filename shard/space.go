@@ -93,7 +93,7 @@ func (s *Shard) excessLocked(size int64, less float64) int64 {
 // hintGuessLocked is about how long the hint file of a segment with so many bytes of records will be, if
 // it has that much for each: they are taken to be as large as those there are.
 func (s *Shard) hintGuessLocked(bytes, each int64) int64 {
-	records, total := int64(s.index.Len()), s.live
+	records, total := int64(s.keysLocked()), s.live
 	if s.active != nil {
 		records += s.active.records
 		total += s.active.total()

@@ -268,12 +268,7 @@ func (r *Recovery) apply(seg *segment, rec *record) error {
 		s.live += rec.size
 		seg.live += rec.size
 	} else {
-		r.tombstones = append(r.tombstones, tombstone{hash, loc})
+		r.tombstones = append(r.tombstones, tombstone{hash, asideHash(rec.key, s.aside.mask), rec.flags, loc})
 	}
-	if old.ok {
-		s.index.Update(old.pos, loc)
-	} else {
-		s.index.Insert(hash, loc)
-	}
-	return nil
+	return s.point(rec.key, hash, loc, rec.flags, &old)
 }

@@ -3,6 +3,8 @@ package shard
 import (
 	"context"
 	"slices"
+
+	"github.com/freyjadb/freyja/hashidx"
 )
 
 // Which deletes compaction must keep (step 1 in compaction.go), and when one that was kept may go.
@@ -38,7 +40,16 @@ func (c *compaction) hasPut(key []byte, hash uint64) (found bool) {
 
 // holdsKey reports whether a slot points to a record of key, expired or not.
 func (v *view) holdsKey(key []byte, hash uint64) (found, stale bool, err error) {
-	for loc, pos := v.table.First(hash); loc != 0; loc, pos = v.table.Next(hash, pos) {
+	found, stale, err = v.holdsKeyIn(v.table, key, hash)
+	if found || stale || err != nil || v.aside == nil {
+		return found, stale, err
+	}
+	return v.holdsKeyIn(v.aside.table, key, v.aside.hash(key))
+}
+
+// holdsKeyIn is holdsKey for one of the two tables, and the key's hash in it.
+func (v *view) holdsKeyIn(t *hashidx.Table, key []byte, hash uint64) (found, stale bool, err error) {
+	for loc, pos := t.First(hash); loc != 0; loc, pos = t.Next(hash, pos) {
 		number := locationNumber(loc)
 		if number >= uint64(len(v.segments)) || v.segments[number].base == nil {
 			return false, true, nil

@@ -59,17 +59,20 @@ func (s *Shard) GetVersion(key []byte, hash uint64) (value []byte, version Versi
 // then it is what a Get that began with this call finds. It touches nothing but the index: one cache miss, where
 // Get has two. False says nothing: compaction may have moved the record, so GetVersion has to look.
 // It is linearizable as Get is: it loads a view, and answers for that view's table.
-func (s *Shard) Holds(hash uint64, version Version) bool {
+func (s *Shard) Holds(key []byte, hash uint64, version Version) bool {
 	v := s.view.Load()
 	if v.table == nil || version.location == 0 || version.expiry != 0 && expiredAt(version.expiry, s.cfg.Clock.Now()) {
 		return false
 	}
 	loc, pos := v.table.First(hash)
-	for loc != version.location {
-		if loc == 0 {
+	for loc != version.location && loc != 0 {
+		loc, pos = v.table.Next(hash, pos)
+	}
+	if loc == 0 {
+		if v.aside == nil || !v.aside.table.Holds(v.aside.hash(key), version.location) {
 			return false
 		}
-		loc, pos = v.table.Next(hash, pos)
+		loc = version.location
 	}
 	// v was reachable while its table was read (it is below), so the location's number was then, and is, that of
 	// the segment that v has under it, if it has one.

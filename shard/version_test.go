@@ -21,7 +21,7 @@ func (l *lone) version(i int, key string) Version {
 
 // holds asks whether key has the record of a version where it was.
 func (l *lone) holds(i int, key string, version Version) bool {
-	return l.shards[i].Holds(l.hash([]byte(key)), version)
+	return l.shards[i].Holds([]byte(key), l.hash([]byte(key)), version)
 }
 
 // TestVersionOfReusedLocation writes one key again and again while compaction frees segments, until the key's

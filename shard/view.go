@@ -29,6 +29,7 @@ type view struct {
 	segments []window       // by segment number; an entry that is zero is free
 	err      error          // why there is no table
 	cold     bool           // records may not be in memory (cold.go): no window is trusted
+	aside    *asideTable    // keys that the index refused (aside.go); nil for none
 }
 
 // window is a segment as readers see it, laid out flat so that reaching a record takes one load
@@ -70,7 +71,16 @@ func (v *view) locate(key []byte, hash uint64, now int64) (r record, loc hashidx
 	if v.table == nil {
 		return record{}, 0, false, v.err
 	}
-	for loc, pos := v.table.First(hash); loc != 0; loc, pos = v.table.Next(hash, pos) {
+	r, loc, stale, err = v.locateIn(v.table, key, hash, now)
+	if v.aside != nil && err == ErrKeyNotFound {
+		return v.locateIn(v.aside.table, key, v.aside.hash(key), now)
+	}
+	return r, loc, stale, err
+}
+
+// locateIn is locate for one of the two tables, and the key's hash in it.
+func (v *view) locateIn(t *hashidx.Table, key []byte, hash uint64, now int64) (r record, loc hashidx.Location, stale bool, err error) {
+	for loc, pos := t.First(hash); loc != 0; loc, pos = t.Next(hash, pos) {
 		number := locationNumber(loc)
 		if number >= uint64(len(v.segments)) || v.segments[number].base == nil {
 			return record{}, 0, true, nil
@@ -126,12 +136,13 @@ func (v *view) with(segs ...*segment) *view {
 	for _, seg := range segs {
 		n = max(n, int(seg.number)+1)
 	}
-	next := &view{table: v.table, segments: make([]window, n), cold: v.cold}
+	next := *v
+	next.segments = make([]window, n)
 	copy(next.segments, v.segments)
 	for _, seg := range segs {
 		next.segments[seg.number] = window{base: seg.base, size: uint64(seg.size), verified: v.trust(seg), seg: seg}
 	}
-	return next
+	return &next
 }
 
 // trust is which pages of a segment need no look before their records are handed out.
@@ -144,14 +155,24 @@ func (v *view) trust(seg *segment) unsafe.Pointer {
 
 // without returns a copy of v that lacks segments, to which no slot of its table points.
 func (v *view) without(segs []*segment) *view {
-	next := &view{table: v.table, segments: slices.Clone(v.segments), cold: v.cold}
+	next := *v
+	next.segments = slices.Clone(v.segments)
 	for _, seg := range segs {
 		next.segments[seg.number] = window{}
 	}
-	return next
+	return &next
 }
 
 // withTable returns a copy of v that has another index table.
 func (v *view) withTable(t *hashidx.Table) *view {
-	return &view{table: t, segments: v.segments, cold: v.cold}
+	next := *v
+	next.table = t
+	return &next
+}
+
+// withAside returns a copy of v that has another table of keys aside, nil for none.
+func (v *view) withAside(t *asideTable) *view {
+	next := *v
+	next.aside = t
+	return &next
 }

@@ -15,6 +15,7 @@ import (
 type found struct {
 	ok       bool // there is a record, which may have expired
 	collides bool // there is none, but one of another key with the same hash
+	aside    bool // it is one of the keys aside; pos means nothing then
 	pos      hashidx.Position
 	loc      hashidx.Location
 	record   record // aliases the mapping
@@ -202,23 +203,43 @@ func (s *Shard) writable() error {
 // reserveSlots makes room for n keys in the index, which may replace the table. Holds mu.
 func (s *Shard) reserveSlots(n int) error {
 	swapped, err := s.index.Reserve(n)
-	if errors.Is(err, hashidx.ErrFull) {
-		err = fmt.Errorf("%w: %w", ErrFull, err)
-	}
-	if err != nil {
-		return fmt.Errorf("grow index of shard %d: %w", s.cfg.Shard, err)
+	if err == nil {
+		err = s.reserveAside(n)
 	}
 	if swapped {
 		s.counts.IndexSwaps++
 		s.publish(s.view.Load().withTable(s.index.Table()))
 	}
+	if err != nil {
+		return fmt.Errorf("grow index of shard %d: %w", s.cfg.Shard, fullError(err))
+	}
 	return nil
 }
 
+// fullError makes an index that is full the error that a caller tests for.
+func fullError(err error) error {
+	if errors.Is(err, hashidx.ErrFull) && !errors.Is(err, ErrFull) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
+
 // lookup finds the record of key, expired or not. Holds mu.
-func (s *Shard) lookup(key []byte, hash uint64) (f found, err error) {
+func (s *Shard) lookup(key []byte, hash uint64) (found, error) {
 	v := s.view.Load()
-	for loc, pos := v.table.First(hash); loc != 0; loc, pos = v.table.Next(hash, pos) {
+	f, err := s.lookupIn(v, v.table, key, hash, hash)
+	if v.aside == nil || f.ok || err != nil {
+		return f, err
+	}
+	collides := f.collides || s.aside.bare[hash] > 0
+	f, err = s.lookupIn(v, v.aside.table, key, v.aside.hash(key), hash)
+	f.aside, f.collides = f.ok, collides
+	return f, err
+}
+
+// lookupIn is lookup in one of the two tables of v, in which the key has the hash slot. Holds mu.
+func (s *Shard) lookupIn(v *view, t *hashidx.Table, key []byte, slot, hash uint64) (f found, err error) {
+	for loc, pos := t.First(slot); loc != 0; loc, pos = t.Next(slot, pos) {
 		number, offset := locationNumber(loc), uint64(locationOffset(loc))
 		if number >= uint64(len(v.segments)) || v.segments[number].seg == nil {
 			return found{}, s.missingSegment()
@@ -251,7 +272,7 @@ func (s *Shard) append(kind byte, key, value []byte, hash uint64, expiry int64, 
 	}
 	seg := s.active
 	encodeRecord(seg.file.Bytes()[seg.end:seg.end+size], seg.key.at(seg.end), kind, old.flags(), s.seq+1, expiry, key, value)
-	s.commit(kind, hash, size, expiry, old)
+	s.commit(kind, key, hash, size, expiry, old)
 	s.populateNext()
 	s.prepareAhead()
 	return s.seq, nil
@@ -271,7 +292,7 @@ func (s *Shard) makeRoom(size int64, records uint64) error {
 
 // commit makes the record that was written at the end of the active segment part of the log, and the
 // index follows. Nothing here fails. Holds mu.
-func (s *Shard) commit(kind byte, hash uint64, size, expiry int64, old *found) {
+func (s *Shard) commit(kind byte, key []byte, hash uint64, size, expiry int64, old *found) {
 	seg := s.active
 	loc := location(seg.number, seg.end)
 	s.seq++
@@ -286,15 +307,13 @@ func (s *Shard) commit(kind byte, hash uint64, size, expiry int64, old *found) {
 	}
 	if kind != kindPut {
 		if old.ok {
-			s.index.Delete(old.pos)
+			s.unpoint(key, hash, old)
 		}
 		return
 	}
 	s.live += size
 	seg.live += size
-	if old.ok {
-		s.index.Update(old.pos, loc)
-	} else {
-		s.index.Insert(hash, loc)
+	if err := s.point(key, hash, loc, old.flags(), old); err != nil {
+		panic(err) // reserveSlots made sure that there is room
 	}
 }
