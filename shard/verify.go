@@ -44,8 +44,10 @@ func (s *Shard) Verify(ctx context.Context, progress func(bytes int64)) (Verifie
 		before, hint := len(v.Damages), newHintBuilder(sp.seg.compacted, 0)
 		err := v.segment(sp, sp.end, func(at int64, r *record) {
 			hash := s.cfg.Hash(r.key)
-			if _, newest := f.v.holds(r.key, hash, location(sp.seg.number, at)); newest && r.kind == kindPut {
-				live++
+			if r.kind == kindPut {
+				if _, newest := f.v.holds(r.key, hash, location(sp.seg.number, at)); newest {
+					live++
+				}
 			}
 			if sp.hinted {
 				hint.add(hash, r)
