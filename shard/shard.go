@@ -321,7 +321,8 @@ func (s *Shard) Usage() Usage {
 		return Usage{}
 	}
 	s.pollPrepared()
-	u := Usage{Keys: int64(s.keysLocked()), KeysAside: int64(s.aside.len()), LiveBytes: s.live, IndexBytes: s.index.Bytes() + s.aside.bytes(), DetachedBytes: s.detached.Load(),
+	u := Usage{Keys: int64(s.keysLocked()), KeysAside: int64(s.aside.len()), LiveBytes: s.live,
+		IndexBytes: s.index.Bytes() + s.aside.bytes(), DetachedBytes: s.detached.Load(),
 		IndexHeldBytes: s.index.Memory().Held()}
 	now := s.cfg.Clock.Now()
 	for _, seg := range s.segmentsLocked() {
