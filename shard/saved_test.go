@@ -13,21 +13,21 @@ import (
 	"github.com/freyjadb/freyja/hashidx"
 )
 
-// forged is a saved index of one chunk of slots, whose checksums follow what is changed in it: they say that it is as it was
+// forgedIndex is a saved index of one chunk of slots, whose checksums follow what is changed in it: they say that it is as it was
 // written, not that it makes sense.
-type forged struct {
+type forgedIndex struct {
 	b    []byte
 	sums int // offset of the checksums
 }
 
-func forge(b []byte) *forged {
+func forgeIndex(b []byte) *forgedIndex {
 	b = slices.Clone(b)
-	return &forged{b, savedHeaderSize + savedSegmentSize*int(binary.LittleEndian.Uint64(b[80:]))}
+	return &forgedIndex{b, savedHeaderSize + savedSegmentSize*int(binary.LittleEndian.Uint64(b[80:]))}
 }
 
-func (f *forged) slots() []byte { return f.b[len(f.b)-8*int(binary.LittleEndian.Uint64(f.b[48:])):] }
+func (f *forgedIndex) slots() []byte { return f.b[len(f.b)-8*int(binary.LittleEndian.Uint64(f.b[48:])):] }
 
-func (f *forged) sum() []byte {
+func (f *forgedIndex) sum() []byte {
 	binary.LittleEndian.PutUint32(f.b[f.sums:], checksum(f.slots()))
 	binary.LittleEndian.PutUint32(f.b[f.sums+4:], checksum(f.b[:f.sums+4]))
 	return f.b
@@ -39,9 +39,9 @@ func (f *forged) sum() []byte {
 func TestSavedIndexOfWrongNumbers(t *testing.T) {
 	e, parent := newExtracts(t, 0), loneDir(t)
 	name := SavedName(0)
-	require.True(t, e.open(t, e.image.with(name, forge(e.image.files[name]).sum()), parent, "unchanged")[0].SavedIndex)
+	require.True(t, e.open(t, e.image.with(name, forgeIndex(e.image.files[name]).sum()), parent, "unchanged")[0].SavedIndex)
 
-	full := forge(e.image.files[name])
+	full := forgeIndex(e.image.files[name])
 	left := 1
 	for slots := full.slots(); len(slots) > 0; slots = slots[8:] {
 		if binary.NativeEndian.Uint64(slots) != 0 {
@@ -63,7 +63,7 @@ func TestSavedIndexOfWrongNumbers(t *testing.T) {
 			continue // any number of deletes is right; and which number a segment has only its slots say
 		}
 		for _, change := range []int64{1, -1, 1 << 40} {
-			wrong := forge(e.image.files[name])
+			wrong := forgeIndex(e.image.files[name])
 			binary.LittleEndian.PutUint64(wrong.b[at:], binary.LittleEndian.Uint64(wrong.b[at:])+uint64(change))
 			if i == 2 { // where the slots begin depends on it, so the sum is not to
 				require.False(t, e.open(t, e.image.with(name, wrong.b), parent, "capacity")[0].SavedIndex)
