@@ -25,7 +25,9 @@ func forgeIndex(b []byte) *forgedIndex {
 	return &forgedIndex{b, savedHeaderSize + savedSegmentSize*int(binary.LittleEndian.Uint64(b[80:]))}
 }
 
-func (f *forgedIndex) slots() []byte { return f.b[len(f.b)-8*int(binary.LittleEndian.Uint64(f.b[48:])):] }
+func (f *forgedIndex) slots() []byte {
+	return f.b[len(f.b)-8*int(binary.LittleEndian.Uint64(f.b[48:])):]
+}
 
 func (f *forgedIndex) sum() []byte {
 	binary.LittleEndian.PutUint32(f.b[f.sums:], checksum(f.slots()))
