@@ -390,6 +390,7 @@ func (db *DB) shardConfig(m *manifest, number int, preparer *shard.Preparer, jou
 		Pace:           db.compactor.pace,
 		Bounds:         db.opts.bounds,
 		AsideMask:      db.opts.asideMask,
+		MaxSegments:    db.opts.maxSegments,
 	}
 }
 

@@ -141,6 +141,8 @@ type Options struct {
 	// soon, and collide there.
 	bounds    hashidx.Bounds
 	asideMask uint64
+	// maxSegments overrides how many segments a shard can have, in tests.
+	maxSegments uint64
 	// firstSegmentSize overrides how small a shard's first segment is, in tests.
 	firstSegmentSize int64
 	// slow overrides, in tests, what a sync or a wait must take to be logged.

@@ -271,13 +271,21 @@ func (s *Shard) touchSlots(ops []Op) {
 	}
 }
 
+// purpose is that of a segment for the part.
+func (p *Part) purpose() purpose {
+	if slices.ContainsFunc(p.Ops, func(op Op) bool { return !op.Delete }) {
+		return forPut
+	}
+	return forDelete
+}
+
 // makeRoomForBatch has room in the active segments of all parts that are written, for heads that name so many parts.
 // Holds their mutexes.
 func makeRoomForBatch(written []*Part, named int) error {
 	for _, p := range written {
 		p.bytes = p.size(named)
 		records := 1 + uint64(len(p.Ops))
-		if err := p.Shard.makeRoom(p.bytes, records); err != nil {
+		if err := p.Shard.makeRoom(p.bytes, records, p.purpose()); err != nil {
 			return err
 		}
 		p.lastSeq = p.Shard.seq + records

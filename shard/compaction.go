@@ -77,7 +77,7 @@ func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	done = err == nil && (result.BytesReclaimed > 0 || shrunk)
+	done = err == nil && (result.BytesReclaimed > 0 || result.Segments > result.Outputs || shrunk)
 	s.space.stuck = !done
 	// Without a wake: if it could help, its caller looks again by itself.
 	s.space.owed = !s.closed && s.bounded() && s.excessLocked(s.space.wanted, 0) > 0
@@ -219,7 +219,7 @@ func (s *Shard) waitSealed() error {
 	return nil
 }
 
-// nextVictims are the oldest segments with garbage among those that are wanted.
+// nextVictims are the oldest segments with garbage among those that are wanted, and small ones where numbers are few.
 func (s *Shard) nextVictims(wanted func(seg *segment) bool) ([]*segment, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,6 +231,9 @@ func (s *Shard) nextVictims(wanted func(seg *segment) bool) ([]*segment, error) 
 		return !wanted(seg) || seg.garbage(now) <= 0
 	})
 	slices.SortFunc(list, func(a, b *segment) int { return int(int64(a.id - b.id)) })
+	if len(list) == 0 && s.crowdedLocked() {
+		return s.smallLocked(now, wanted), nil
+	}
 	return s.fill(list, now, 1<<62), nil
 }
 

@@ -11,7 +11,7 @@ func TestNumbersComeBack(t *testing.T) {
 	var n numbers
 	taken := map[uint64]*tenancy{}
 	for i := range uint64(20 * maxSegments) {
-		tenant, err := n.take()
+		tenant, err := n.take(forCompaction, 0)
 		require.NoError(t, err)
 		require.Less(t, tenant.number, uint64(maxSegments))
 		require.NotContains(t, taken, tenant.number, "a number that somebody has was given out again")
@@ -25,11 +25,11 @@ func TestNumbersComeBack(t *testing.T) {
 		}
 	}
 	for len(taken) < maxSegments {
-		tenant, err := n.take()
+		tenant, err := n.take(forCompaction, 0)
 		require.NoError(t, err)
 		taken[tenant.number] = tenant
 	}
-	_, err := n.take()
+	_, err := n.take(forCompaction, 0)
 	require.ErrorIs(t, err, ErrFull)
 	for number := range taken {
 		require.Equal(t, number, taken[number].number)

@@ -30,7 +30,10 @@ func (c *compaction) makeOutput() (err error) {
 	if size > MaxSegmentSize && len(c.inputs) > 1 { // cannot be: victims are chosen by mostOutput
 		return fmt.Errorf("the output of %d segments would have %d bytes, more than %d", len(c.inputs), size, int64(MaxSegmentSize))
 	}
-	if c.tenancy, err = c.s.numbers.take(); err != nil {
+	c.s.mu.Lock()
+	used := c.s.numberedLocked()
+	c.s.mu.Unlock()
+	if c.tenancy, err = c.s.numbers.take(forCompaction, used); err != nil {
 		return err
 	}
 	if err := whenCollected(func() error { return c.write(size) }); err != nil {

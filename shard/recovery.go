@@ -106,7 +106,7 @@ type tombstone struct {
 // and SealRecovered stop with its error, between two segments or within some MiB of one: the files are then as those of a
 // recovery that was killed there.
 func Begin(ctx context.Context, cfg Config) (*Recovery, error) {
-	s := &Shard{cfg: cfg, nextID: max(1, cfg.Listed.NextID), numbers: &numbers{}, detached: new(atomic.Int64), compactMu: newTurn()}
+	s := &Shard{cfg: cfg, nextID: max(1, cfg.Listed.NextID), numbers: &numbers{limit: cfg.MaxSegments}, detached: new(atomic.Int64), compactMu: newTurn()}
 	s.cfg.coldStretch = new(atomic.Int64)
 	s.limitWalks()
 	s.closing, s.closeNow = context.WithCancel(context.Background())
@@ -173,7 +173,7 @@ func (r *Recovery) begin() (err error) {
 // add makes segs segments that index slots may point into.
 func (r *Recovery) add(segs ...*segment) error {
 	for _, seg := range segs {
-		t, err := r.s.numbers.take()
+		t, err := r.s.numbers.take(forCompaction, 0)
 		if err != nil {
 			return fmt.Errorf("open segment %q: %w", seg.path, err)
 		}

@@ -12,7 +12,7 @@ import (
 // the store was closed, if there is one, or the one prepared ahead, or a new one. The old one goes to be
 // sealed in the background. On an error (a full disk, most likely) the old one stays active, so smaller
 // records may still fit, and the next write that needs it tries again. Holds mu.
-func (s *Shard) roll(size int64) error {
+func (s *Shard) roll(size int64, p purpose) error {
 	if s.active == nil && s.resting != nil {
 		if err := s.resume(); err != nil {
 			return fmt.Errorf("roll shard %d: %w", s.cfg.Shard, err)
@@ -21,7 +21,7 @@ func (s *Shard) roll(size int64) error {
 			return nil
 		}
 	}
-	tenancy, err := s.numbers.take()
+	tenancy, err := s.numbers.take(p, s.numberedLocked())
 	if err != nil {
 		return fmt.Errorf("roll shard %d: %w", s.cfg.Shard, err)
 	}
@@ -36,10 +36,36 @@ func (s *Shard) roll(size int64) error {
 	s.space.stuck = false
 	s.space.updated /= 2
 	s.dropSaved()
+	if s.bounded() && s.crowdedLocked() {
+		s.cfg.WakeCompaction()
+	}
 	s.cfg.Logger.Debug("a shard goes on in a new segment", "segment", next.path, "bytes", next.size-headerSize)
 	crashpoint.At("roll.rolled")
 	return nil
 }
+
+// purposeOf is what a record of that kind needs a segment for.
+func purposeOf(kind byte) purpose {
+	if kind == kindDelete {
+		return forDelete
+	}
+	return forPut
+}
+
+// numberedLocked is how many segments have a number.
+func (s *Shard) numberedLocked() int {
+	n := len(s.sealed) + len(s.rolled)
+	for _, seg := range []*segment{s.active, s.resting} {
+		if seg != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// crowdedLocked reports whether the numbers of segments become few: compaction then takes what it otherwise leaves, and
+// puts small segments together.
+func (s *Shard) crowdedLocked() bool { return uint64(s.numberedLocked()) >= s.numbers.most()*7/8 }
 
 // leaveActive hands the active segment over to be sealed. Holds mu.
 func (s *Shard) leaveActive() {

@@ -236,7 +236,7 @@ func (r *Recovery) loadSaved(segs []*segment) bool {
 		r.s.cfg.Logger.Info("saved index is not used", "error", err)
 	}
 	r.s.publish(&view{})
-	r.s.numbers = &numbers{}
+	r.s.numbers = &numbers{limit: r.s.cfg.MaxSegments}
 	r.s.index = nil
 	if info, err := r.s.cfg.Folder.Lstat(r.s.cfg.savedName()); err == nil && info.Mode().IsRegular() {
 		r.s.savedSize = info.Size()

@@ -136,6 +136,8 @@ type Config struct {
 	// keys aside; 0 stands for all ones. Only tests set them.
 	Bounds    hashidx.Bounds
 	AsideMask uint64
+	// MaxSegments is how many segments the shard can have, at most 4,096; 0 stands for that. Only tests set it.
+	MaxSegments uint64
 }
 
 // Listed is what the manifest says of a shard.

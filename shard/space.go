@@ -194,7 +194,16 @@ func (s *Shard) mustWaitLocked(size int64) bool {
 		(!s.space.owed || s.active.room() >= (s.active.size-headerSize)/spaceReserve) {
 		return false
 	}
-	return s.overBoundLocked(size)
+	return s.overBoundLocked(size) || s.active.room() < size && s.lacksNumbersLocked()
+}
+
+// lacksNumbersLocked reports whether there is no segment number for a put, and asks for compaction then. Holds mu.
+func (s *Shard) lacksNumbersLocked() bool {
+	lacks := uint64(s.numberedLocked()) >= s.numbers.most()-s.numbers.keptBack(forPut)
+	if lacks {
+		s.cfg.WakeCompaction()
+	}
+	return lacks
 }
 
 // endWaitingLocked wakes the writers that wait for space.

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
@@ -38,7 +39,8 @@ const (
 // records fill a segment. None if the space is in order, or if no segment is worth it.
 func (s *Shard) victimsLocked() []*segment {
 	excess := s.excessLocked(s.space.wanted, spaceStart)
-	if excess <= 0 {
+	crowded := s.crowdedLocked()
+	if excess <= 0 && !crowded {
 		return nil
 	}
 	now := s.cfg.Clock.DropTime()
@@ -48,13 +50,34 @@ func (s *Shard) victimsLocked() []*segment {
 			candidates = append(candidates, seg)
 		}
 	}
+	if len(candidates) == 0 && crowded {
+		if small := s.smallLocked(now, func(*segment) bool { return true }); small != nil {
+			return small
+		}
+	}
 	if len(candidates) == 0 {
 		return s.blockedLocked()
 	}
 	slices.SortFunc(candidates, func(a, b *segment) int {
 		return cmp.Compare(float64(b.garbage(now))/float64(b.total()), float64(a.garbage(now))/float64(a.total()))
 	})
-	return s.fill(candidates, now, excess+int64(spaceStart*float64(s.live))/4)
+	enough := excess + int64(spaceStart*float64(s.live))/4
+	if crowded {
+		enough = math.MaxInt64
+	}
+	return s.fill(candidates, now, enough)
+}
+
+// smallLocked are the smallest segments among those that are wanted, as many as one output takes; none if that is one: then
+// nothing is gained.
+func (s *Shard) smallLocked(now int64, wanted func(seg *segment) bool) []*segment {
+	list := slices.DeleteFunc(s.compactableLocked(), func(seg *segment) bool { return !wanted(seg) })
+	slices.SortFunc(list, func(a, b *segment) int { return cmp.Or(cmp.Compare(a.total(), b.total()), cmp.Compare(a.id, b.id)) })
+	victims := s.fill(list, now, math.MaxInt64)
+	if len(victims) < 2 {
+		return nil
+	}
+	return victims
 }
 
 // fill takes from candidates, in order, until about enough bytes are freed or the output is full.
@@ -126,6 +149,9 @@ func (s *Shard) CompactionNeed() int64 {
 		return 0
 	}
 	need := max(0, s.excessLocked(s.space.wanted, spaceStart))
+	if s.crowdedLocked() {
+		need++
+	}
 	if s.space.progress != nil {
 		need += 1 << 60
 	}

@@ -267,7 +267,7 @@ func (s *Shard) lookupIn(v *view, t *hashidx.Table, key []byte, slot, hash uint6
 // the accounts. Nothing but the spare bytes of the segment has changed if it fails. Holds mu.
 func (s *Shard) append(kind byte, key, value []byte, hash uint64, expiry int64, old *found) (uint64, error) {
 	size := recordSize(len(key), len(value), expiry)
-	if err := s.makeRoom(size, 1); err != nil {
+	if err := s.makeRoom(size, 1, purposeOf(kind)); err != nil {
 		return 0, err
 	}
 	seg := s.active
@@ -280,12 +280,12 @@ func (s *Shard) append(kind byte, key, value []byte, hash uint64, expiry int64, 
 
 // makeRoom sees to it that some records of together size bytes fit into the active segment, and that
 // there are sequence numbers for them. Holds mu.
-func (s *Shard) makeRoom(size int64, records uint64) error {
+func (s *Shard) makeRoom(size int64, records uint64, p purpose) error {
 	if records > maxSeq-s.seq {
 		return fmt.Errorf("shard %d has %d sequence numbers left, the write takes %d: %w", s.cfg.Shard, maxSeq-s.seq, records, ErrFull)
 	}
 	if s.active == nil || s.active.room() < size {
-		return s.roll(size)
+		return s.roll(size, p)
 	}
 	return nil
 }
