@@ -1,6 +1,8 @@
 package freyja
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/internal/ioevent"
 	"github.com/freyjadb/freyja/internal/powerloss"
+	"github.com/freyjadb/freyja/shard"
 )
 
 // Power failures that TestPowerFailure has come to by chance, each on its own.
@@ -236,5 +239,90 @@ func keyOfShard(t testing.TB, number, shards int, name string) []byte {
 		if key := fmt.Appendf(nil, "%s-%d", name, i); int(xxhashOf(string(key)))&(shards-1) == number {
 			return key
 		}
+	}
+}
+
+// TestPowerFailureAfterReplay: a process dies under Always, and the next one puts what the journal has into the segments and
+// removes it. From then on the marks promise it: in what a power failure leaves, damage there is no torn tail. So it
+// is too if the mark was stored and its sync failed, and the store is opened once more.
+func TestPowerFailureAfterReplay(t *testing.T) {
+	for name, fails := range map[string]bool{"at once": false, "after a failed sync": true} {
+		t.Run(name, func(t *testing.T) {
+			c := newCaseStore(t, Options{Shards: 1, SegmentSize: 64 << 10, firstSegmentSize: 64 << 10, Durability: Always})
+			for n := range 20 {
+				c.put(n)
+			}
+			killed, err := c.disk.Kill(filepath.Join(c.parent, "killed"), crashRand(1, 1))
+			require.NoError(t, err)
+			require.NoError(t, c.db.Close())
+			c.disk.Close()
+			c.disk = killed
+			if fails {
+				failed := false
+				c.setRefuse(func(e ioevent.Event) error {
+					if failed || e.Op != ioevent.SyncRange || e.Offset != 0 {
+						return nil
+					}
+					failed = true
+					return syscall.EIO
+				})
+				_, err := Open(filepath.Join(c.disk.Root(), "store"), &c.opts)
+				require.ErrorIs(t, err, syscall.EIO)
+				c.setRefuse(nil)
+			}
+			c.open()
+			end := used(readImage(t, filepath.Join(c.disk.Root(), "store"))["000-00000001.seg"])
+			without := 0
+			for range 40 {
+				im := c.disk.Image()
+				journals := 0
+				for name := range im.Files {
+					if shard.IsJournal(filepath.Base(name)) {
+						journals++
+					}
+				}
+				if journals == 0 {
+					without++
+					require.EqualValues(t, end, shard.PromisedEnd(im.Files["store/000-00000001.seg"]))
+				}
+			}
+			require.Positive(t, without)
+			require.NoError(t, c.db.Close())
+		})
+	}
+}
+
+// TestPowerFailureInRestore: when the power fails just after Restore has given the store its name, the target is a whole store
+// or none.
+func TestPowerFailureInRestore(t *testing.T) {
+	c := newCaseStore(t, Options{Shards: 1, Durability: Never})
+	for n := range 10 {
+		c.put(n)
+	}
+	var backup bytes.Buffer
+	_, err := c.db.Backup(t.Context(), &backup)
+	require.NoError(t, err)
+	require.NoError(t, c.db.Close())
+	var images []powerloss.Image
+	crashpoint.Set(func(point string) {
+		for point == "restore.renamed" && len(images) < 30 {
+			images = append(images, c.disk.Image())
+		}
+	})
+	defer crashpoint.Set(nil)
+	require.NoError(t, Restore(t.Context(), &backup, filepath.Join(c.disk.Root(), "copied"), nil))
+	crashpoint.Set(nil)
+	require.NotEmpty(t, images)
+	for i, im := range images {
+		root := filepath.Join(c.parent, fmt.Sprintf("restored-%d", i))
+		require.NoError(t, im.Write(root))
+		copied := filepath.Join(root, "copied")
+		if _, err := os.Stat(copied); errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		db, err := Open(copied, &Options{ReadOnly: true})
+		require.NoError(t, err)
+		require.Equal(t, 10, db.Len())
+		require.NoError(t, db.Close())
 	}
 }

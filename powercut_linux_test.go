@@ -194,3 +194,33 @@ func TestCutStaysCut(t *testing.T) {
 	}
 	t.Logf("%d calls, %d of them syncs", calls, len(syncs))
 }
+
+// TestCutIsKeptOnDisk: where a power failure leaves a log that was cut, it leaves the copy of what was cut, too.
+func TestCutIsKeptOnDisk(t *testing.T) {
+	h := newHalfBatch(t)
+	defer ioevent.Set(nil)
+	c := h.trial(t)
+	db, err := Open(filepath.Join(c.disk.Root(), "store"), &c.opts)
+	require.NoError(t, err)
+	require.Len(t, db.Recovery().Cuts, 1)
+	cut := db.Recovery().Cuts[0]
+	want, err := os.ReadFile(cut.Quarantine)
+	require.NoError(t, err)
+	done := 0
+	for i := range 30 {
+		at := filepath.Join(c.parent, fmt.Sprintf("image-%d", i))
+		require.NoError(t, c.disk.Image().Write(at))
+		again, err := Open(filepath.Join(at, "store"), &Options{ReadOnly: true})
+		require.NoError(t, err)
+		if len(again.Recovery().Cuts) == 0 {
+			done++
+			kept, err := os.ReadFile(filepath.Join(at, "store", "quarantine", filepath.Base(cut.Quarantine)))
+			require.NoError(t, err, "the bytes are cut, and there is no copy")
+			require.Equal(t, want, kept)
+		}
+		require.NoError(t, again.Close())
+	}
+	require.Positive(t, done)
+	require.NoError(t, db.Close())
+	c.disk.Close()
+}
