@@ -277,7 +277,7 @@ func (l *tornLogs) check(t *testing.T, torn files, ends map[int]int) int {
 	}
 	what := fmt.Sprintf("ends %v, of the entries of the logs %v are left", ends, left)
 	dir := torn.write(t, fastDir(t))
-	w := watchCrashes(t, 0, 1, "recovery.kept", "recovery.cut", "recovery.dropped")
+	w := watchCrashes(t, 0, 1, "recovery.kept", "recovery.sealed", "recovery.dropped")
 	w.watch(dir)
 	db, err := Open(dir, tornOptions(0))
 	images := w.watch("")

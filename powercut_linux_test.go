@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -71,9 +72,10 @@ type cutTrial struct {
 	t      *testing.T
 	parent string
 	disk   *powerloss.Disk
-	calls  []ioevent.Event
-	fail   int // number of the call that fails, -1 for none
-	die    int // number of the call before which the process dies, -1 for none
+	mu     sync.Mutex
+	calls  []ioevent.Event // guarded by mu, as those below but opened
+	fail   int             // number of the call that fails, -1 for none
+	die    int             // number of the call before which the process dies, -1 for none
 	killed *powerloss.Disk
 	opened int // how many stores were
 }
@@ -90,6 +92,8 @@ func (h *halfBatch) trial(t *testing.T) *cutTrial {
 }
 
 func (c *cutTrial) before(e ioevent.Event) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	n := len(c.calls)
 	c.calls = append(c.calls, e)
 	if n == c.die {
@@ -116,26 +120,34 @@ func (c *cutTrial) syncs() (numbers []int) {
 
 // open opens the store, and goes on with what it leaves, or with what a process that died on the way has left.
 func (c *cutTrial) open(fail, die int) {
-	c.calls, c.fail, c.die, c.killed = nil, fail, die, nil
 	c.opened++
+	c.mu.Lock()
+	c.calls, c.fail, c.die, c.killed = nil, fail, die, nil
+	c.mu.Unlock()
 	db, err := Open(filepath.Join(c.disk.Root(), "store"), &c.opts)
 	if err != nil {
 		require.ErrorIs(c.t, err, syscall.EIO)
 		return
 	}
+	c.mu.Lock()
 	c.fail, c.die = -1, -1
+	c.mu.Unlock()
 	if c.killed == nil { // the process dies when it has opened the store
 		c.killed, err = c.disk.Kill(filepath.Join(c.parent, fmt.Sprintf("killed-%d", c.opened)), crashRand(2, 2))
 		require.NoError(c.t, err)
 	}
 	require.NoError(c.t, db.Close())
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.disk.Close()
 	c.disk = c.killed
 }
 
 // check goes on in shard 1 to the numbers that the batch had there, and has the power fail.
 func (c *cutTrial) check(what string) {
+	c.mu.Lock()
 	c.fail, c.die = -1, -1
+	c.mu.Unlock()
 	db, err := Open(filepath.Join(c.disk.Root(), "store"), &c.opts)
 	require.NoError(c.t, err, what)
 	require.Equal(c.t, 1, db.Len(), what)
