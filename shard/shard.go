@@ -73,7 +73,11 @@
 //
 // See there for what is read and what is believed.
 //
-// # Verification (pages.go, verify.go, repair.go)
+// # Bytes of callers (binding.go)
+//
+// What a caller stores never passes for a record, a frame or a hint, wherever it lies.
+//
+// # Verification (pages.go, verify.go, search.go, repair.go)
 //
 // What was not read at Open is verified before it is first handed out, page by page. That is the one
 // place where a reader whose records are in memory stores into memory that others use, and may wait for another reader: once a page,
