@@ -181,7 +181,12 @@ func (b *Batch) supersede() {
 	for i := len(b.ops) - 1; i >= 0; i-- { // the last of a key is met first
 		op := &b.ops[i]
 		op.superseded, op.collides = false, false
-		for at := int(op.hash>>32) & (size - 1); ; at = (at + 1) & (size - 1) {
+		at, steps := int(op.hash>>32)&(size-1), 0
+		for ; ; at = (at + 1) & (size - 1) {
+			if steps++; steps > supersedeSteps {
+				b.supersedeByKey()
+				return
+			}
 			other := int(b.table[at]) - 1
 			if other < 0 {
 				b.table[at] = int32(i + 1)
@@ -195,6 +200,27 @@ func (b *Batch) supersede() {
 				break
 			}
 			op.collides, b.ops[other].collides = true, true
+		}
+	}
+}
+
+// supersedeSteps is how many slots supersede looks at for a write before it takes the keys for hostile.
+const supersedeSteps = 1024
+
+// supersedeByKey is supersede by maps, whose cost does not hang on the hashes.
+func (b *Batch) supersedeByKey() {
+	keys, hashes := map[string]bool{}, map[uint64]int{}
+	for i := len(b.ops) - 1; i >= 0; i-- {
+		op := &b.ops[i]
+		op.superseded, op.collides = keys[string(b.key(i))], false
+		if op.superseded {
+			continue
+		}
+		keys[string(b.key(i))] = true
+		if other, met := hashes[op.hash]; met {
+			op.collides, b.ops[other].collides = true, true
+		} else {
+			hashes[op.hash] = i
 		}
 	}
 }

@@ -91,3 +91,31 @@ func TestCollidesWithKeyAside(t *testing.T) {
 	require.Empty(t, s.aside.bare)
 	require.Nil(t, s.view.Load().aside, "readers look aside for nothing")
 }
+
+// TestHintsOfKeysCloseToEachOther: keys whose hashes differ, but only in bits by which no table spreads them, are put
+// together from hints as others are, from more than one segment, with what was overwritten and deleted.
+func TestHintsOfKeysCloseToEachOther(t *testing.T) {
+	l := &lone{t: t, dir: loneDir(t), mask: 1<<24 - 1, listed: make([]Listed, 1), size: 32 << 10}
+	require.NoError(t, l.open())
+	t.Cleanup(l.close)
+	want := map[string]string{}
+	for round := range 3 {
+		for i := range enterReach + 300 {
+			key := fmt.Sprint("key-", i)
+			if (i+round)%7 == 0 {
+				l.delete(0, key)
+				delete(want, key)
+				continue
+			}
+			want[key] = fmt.Sprint(round)
+			l.put(0, key, want[key], 0)
+		}
+	}
+	l.seal(0)
+	_, err := l.compact(0, 0b10110)
+	require.NoError(t, err)
+	l.reopen()
+	require.Greater(t, l.report[0].Hints, 2)
+	require.Zero(t, l.report[0].Scanned)
+	l.requireKeys(want)
+}

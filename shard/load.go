@@ -187,7 +187,8 @@ type loader struct {
 
 	// Scratch for one bucket: a table of the newest entry of each hash, with linear probing.
 	table   []newest
-	collide map[uint64]bool // hashes with an entry that collides
+	far     map[uint64]newest // by hash: what is too far from its place in the table, as of hostile keys much may be
+	collide map[uint64]bool   // hashes with an entry that collides
 }
 
 // newest is the newest entry of a hash so far: number entry of segment seg-1; seg is 0 for a free slot.
@@ -212,7 +213,7 @@ func (l *loader) bucket(top int) error {
 	}
 	l.table = l.table[:size]
 	clear(l.table)
-	l.collide = nil
+	l.collide, l.far = nil, nil
 	for s, h := range l.hints {
 		from, to := h.bucket(top)
 		for i := from; i < to; i++ {
@@ -242,21 +243,42 @@ func (l *loader) enter(s, i int) error {
 	mask := uint64(len(l.table) - 1)
 	// The top byte is the same for all, so the table goes by the bits below it.
 	at := e.hash << 8 >> (64 - uint(bits.Len64(mask)))
-	for {
+	for range enterReach {
 		slot := &l.table[at&mask]
 		if slot.seg == 0 {
 			*slot = newest{e, int32(s + 1), int32(i)}
 			return nil
 		}
 		if slot.hash == e.hash {
-			newer, err := l.newer(s, i, int(slot.seg-1), int(slot.entry))
-			if newer {
-				*slot = newest{e, int32(s + 1), int32(i)}
-			}
-			return err
+			return l.replace(slot, s, i)
 		}
 		at++
 	}
+	// No slot becomes free, so a hash that came here once comes here again.
+	slot, met := l.far[e.hash]
+	switch {
+	case l.far == nil:
+		l.far = map[uint64]newest{}
+		fallthrough
+	case !met:
+		l.far[e.hash] = newest{e, int32(s + 1), int32(i)}
+		return nil
+	}
+	err := l.replace(&slot, s, i)
+	l.far[e.hash] = slot
+	return err
+}
+
+// enterReach is how many slots enter looks at.
+const enterReach = 1024
+
+// replace puts entry i of segment s in the place of another with its hash, if it is newer.
+func (l *loader) replace(slot *newest, s, i int) error {
+	newer, err := l.newer(s, i, int(slot.seg-1), int(slot.entry))
+	if newer {
+		*slot = newest{l.hints[s].entries[i], int32(s + 1), int32(i)}
+	}
+	return err
 }
 
 // newer reports whether entry i of segment s is newer than entry j of segment t. One of them is dead,
@@ -306,6 +328,11 @@ func (l *loader) enterColliding(top int) error {
 			l.table[i].seg = -1 // not free, but not to be emitted
 		}
 	}
+	for hash := range l.far {
+		if l.collide[hash] {
+			delete(l.far, hash)
+		}
+	}
 	type winner struct {
 		seq uint64
 		newest
@@ -339,6 +366,9 @@ func (l *loader) emit() {
 		if l.table[i].seg > 0 {
 			l.emitOne(&l.table[i])
 		}
+	}
+	for _, n := range l.far {
+		l.emitOne(&n)
 	}
 }
 

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"math"
 	"slices"
 
 	"github.com/freyjadb/freyja/hashidx"
@@ -111,26 +112,41 @@ func (c *compaction) blockedBy(seg *segment, byHash map[uint64][]int) error {
 	if err != nil {
 		return err
 	}
+	lowest := map[uint64]uint64{} // by hash: the lowest number of a record here. No record is read twice, however many have one hash.
 	for i, e := range h.entries {
-		for _, d := range byHash[e.hash] {
-			del := &c.deletes[d]
-			if del.seq < seg.minSeq {
-				continue
+		deletes := byHash[e.hash]
+		low, met := lowest[e.hash]
+		switch {
+		case len(deletes) == 0 || met && low == seg.minSeq:
+			continue
+		case !met && !c.anyWithin(deletes, seg):
+			lowest[e.hash] = seg.minSeq // which of the numbers here it is makes no difference
+			continue
+		case !met:
+			low = math.MaxUint64
+		}
+		seq, err := seqOf(seg, h, i)
+		if err != nil {
+			return err
+		}
+		lowest[e.hash] = min(low, seq)
+	}
+	for hash, low := range lowest {
+		for _, d := range byHash[hash] {
+			if c.deletes[d].seq >= low {
+				c.deletes[d].blocked = true
+				c.blockers[seg.id] = true
 			}
-			if del.seq <= seg.maxSeq {
-				seq, err := seqOf(seg, h, i)
-				if err != nil {
-					return err
-				}
-				if seq > del.seq {
-					continue
-				}
-			}
-			del.blocked = true
-			c.blockers[seg.id] = true
 		}
 	}
 	return nil
+}
+
+// anyWithin reports whether one of some deletes has a number among those of a segment's records.
+func (c *compaction) anyWithin(deletes []int, seg *segment) bool {
+	return slices.ContainsFunc(deletes, func(d int) bool {
+		return c.deletes[d].seq >= seg.minSeq && c.deletes[d].seq <= seg.maxSeq
+	})
 }
 
 // blockedByAll marks the deletes that seg may have an older record for.
@@ -146,12 +162,18 @@ func (c *compaction) blockedByAll(seg *segment) {
 // onlyNewest lets all but the newest of the deletes with one hash go, if they are of one key.
 func (c *compaction) onlyNewest(byHash map[uint64][]int) {
 	for _, list := range byHash {
+		if len(list) == 1 {
+			continue
+		}
+		newest := map[string]uint64{} // of those of a key that must stay
 		for _, i := range list {
-			for _, j := range list {
-				a, b := &c.deletes[i], &c.deletes[j]
-				if a.seq < b.seq && b.blocked && string(a.key) == string(b.key) {
-					a.blocked = false
-				}
+			if d := &c.deletes[i]; d.blocked {
+				newest[string(d.key)] = max(newest[string(d.key)], d.seq)
+			}
+		}
+		for _, i := range list {
+			if d := &c.deletes[i]; d.seq < newest[string(d.key)] {
+				d.blocked = false
 			}
 		}
 	}
