@@ -52,6 +52,7 @@ func (x *Index) tidy(n int) bool {
 		x.fold()
 		return true
 	case x.pages.copies >= max(t.Capacity()/pageSlots, minCopies) && x.Len()+n <= maxUsed(capacity):
+		probeOutweighed.Hit()
 		return x.rebuild(capacity) == nil // the copied pages outweigh the flat slots
 	}
 	return false
@@ -205,6 +206,7 @@ func (f *filler) crowded(home, i, w uint64) bool {
 // of a copied page is met only by a reader that looked for the copy just before there was one:
 // hence atomic stores (TestFoldIsAtomic). It costs one comparison a slot of the pages that were copied before.
 func (x *Index) fold() {
+	probeFolded.Hit()
 	old := x.table
 	for n := range old.overlay {
 		if p := old.overlay[n].Load(); p != nil {

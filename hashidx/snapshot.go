@@ -55,6 +55,7 @@ func (x *Index) ownPage(n int) *page {
 	if x.pages.owned[word]&bit != 0 {
 		return old
 	}
+	probePageCopied.Hit()
 	p := x.newPage()
 	copy(unsafe.Slice((*uint64)(p.words), pageSlots), t.pageWords(n))
 	t.overlay[n].Store(p)

@@ -219,6 +219,7 @@ func lockForBatch(parts []Part) {
 			return
 		}
 		unlockBatch(parts)
+		probeBatchAgain.Hit()
 	}
 	for i := range parts {
 		parts[i].Shard.lock()

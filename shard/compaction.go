@@ -485,6 +485,8 @@ func (c *compaction) move() {
 		p := &c.copies[i]
 		if s.relocate(p.slot, p.from, p.to) {
 			c.output.live += p.size
+		} else {
+			probeOvertaken.Hit()
 		}
 		pause(i)
 	}

@@ -322,6 +322,7 @@ func (j *Journal) forget() {
 
 // direct has the shards sync by themselves what is in no segment on disk and not in the journal either.
 func (j *Journal) direct(targets []uint64) error {
+	probeDirect.Hit()
 	errs := make([]error, len(targets))
 	var wg sync.WaitGroup
 	for i, s := range j.cfg.Shards {
@@ -349,7 +350,12 @@ func (j *Journal) makeRoom(size int64) error {
 	next := (j.current + 1) % journalFiles
 	nf := &j.files[next]
 	if nf.checkpoint != nil {
-		<-nf.checkpoint
+		select {
+		case <-nf.checkpoint:
+		default:
+			probeCheckpoint.Hit()
+			<-nf.checkpoint
+		}
 		if nf.err != nil { // no descriptor was left, for one
 			nf.err = j.syncAll(nf.targets)
 		}
@@ -370,6 +376,7 @@ func (j *Journal) makeRoom(size int64) error {
 		return j.failed(err)
 	}
 	crashpoint.At("journal.turned")
+	probeTurn.Hit()
 	if j.current >= 0 {
 		j.startCheckpoint(&j.files[j.current])
 	}

@@ -307,6 +307,7 @@ func (l *loader) seq(s, i int) (uint64, error) {
 	if seqs := l.hints[s].seqs; seqs != nil {
 		return seqs[i], nil
 	}
+	probeNewerByRecord.Hit()
 	rec, err := l.record(s, i)
 	return rec.seq, err
 }
@@ -323,6 +324,7 @@ func (l *loader) record(s, i int) (record, error) {
 
 // enterColliding takes the hashes that more than one key may have out of the table, and decides by key.
 func (l *loader) enterColliding(top int) error {
+	probeCollide.Hit()
 	for i := range l.table {
 		if l.collide[l.table[i].hash] {
 			l.table[i].seg = -1 // not free, but not to be emitted

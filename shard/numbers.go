@@ -83,6 +83,7 @@ func (n *numbers) tryTake(keep uint64) *tenancy {
 	case uint64(len(n.free))+n.most()-min(n.next, n.most()) <= keep:
 		return nil
 	case len(n.free) > 0:
+		probeNumberAgain.Hit()
 		number = n.free[len(n.free)-1]
 		n.free = n.free[:len(n.free)-1]
 	case n.next < n.most():

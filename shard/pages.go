@@ -148,6 +148,7 @@ func (p *pages) verify(seg *segment, offset int64) {
 		}
 		at += r.size
 	}
+	probePageVerified.Hit()
 	p.set(page)
 }
 

@@ -110,6 +110,7 @@ func (s *Shard) getUnlikely(key []byte, hash uint64) (value []byte, pin Pin, err
 func (s *Shard) checkStale(v *view, err error) error {
 	switch {
 	case s.view.Load() != v:
+		probeStaleView.Hit()
 		return nil
 	case err != nil:
 		return err

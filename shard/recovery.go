@@ -456,6 +456,7 @@ func (r *Recovery) dropBeyond(seg *segment) error {
 }
 
 func (r *Recovery) cut(path string, offset, n int64, reason, kept string) {
+	probeCut.Hit()
 	r.report.Cuts = append(r.report.Cuts, Cut{
 		Shard: r.s.cfg.Shard, File: path, Offset: offset, Bytes: n, Reason: reason, Quarantine: kept,
 	})

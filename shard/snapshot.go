@@ -103,6 +103,7 @@ func lockAll(shards []*Shard) {
 		shards[taken].mu.Unlock()
 		runtime.Gosched()
 	}
+	probeMutexes.Hit()
 	for _, s := range shards {
 		s.mu.Lock()
 	}

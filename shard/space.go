@@ -163,6 +163,7 @@ func (s *Shard) waitForSpace(size int64) {
 	if !s.mustWaitLocked(size) || s.InCompact() {
 		return
 	}
+	probeSpaceWait.Hit()
 	start, told := time.Now(), false
 	for {
 		if s.space.progress == nil {

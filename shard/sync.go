@@ -165,6 +165,7 @@ func (s *Shard) ensureData(seq uint64) error {
 	if err := s.cfg.Health.Err(); err != nil {
 		return err
 	}
+	probeSettle.Hit()
 	_, _, err := s.syncData(s.logEnd)
 	if err == nil && s.dataSynced.Load() < seq {
 		err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, ErrClosed)

@@ -148,10 +148,13 @@ func (t *tail) addHead(rec *record) (reason string) {
 // The batches that stay are whole, but after the death of a process nobody has synced them: they are as
 // unsettled as they were for that process.
 func Resolve(rs []*Recovery) {
-	for changed := true; changed; {
+	for pass, changed := 1, true; changed; pass++ {
 		changed = false
 		for _, r := range rs {
 			changed = r.tail.resolve(rs) || changed
+		}
+		if changed && pass > 1 {
+			probeSecondPass.Hit()
 		}
 	}
 	for _, r := range rs {
@@ -171,6 +174,7 @@ func (t *tail) resolve(rs []*Recovery) (changed bool) {
 			if e.shard < len(rs) && rs[e.shard].tail.end >= e.lastSeq {
 				continue
 			}
+			probeBatchCut.Hit()
 			t.end, t.torn = h.seq-1, true
 			t.reason = fmt.Sprintf("batch is incomplete: shard %d does not reach record %d", e.shard, e.lastSeq)
 			t.heads = t.heads[:i]

@@ -134,6 +134,7 @@ func (c *compaction) blockedBy(seg *segment, byHash map[uint64][]int) error {
 	for hash, low := range lowest {
 		for _, d := range byHash[hash] {
 			if c.deletes[d].seq >= low {
+				probeDeleteKept.Hit()
 				c.deletes[d].blocked = true
 				c.blockers[seg.id] = true
 			}

@@ -17,7 +17,7 @@ import (
 // system call and outlives the process, whatever ends that. So it is the model of the store within a
 // process, between processes, and after one was killed. It has, in words of 8 bytes:
 //
-//	   64 words  counters
+//	  128 words  counters
 //	4 a key      of owned keys and then of bankers: the version begun, the version acknowledged, and if
 //	             that expires, the earliest and the latest moment at which it does
 //	8 a ring     how often something was entered
@@ -31,7 +31,7 @@ type ledger struct {
 }
 
 const (
-	headWords  = 64
+	headWords  = 128
 	keyWords   = 4
 	rings      = 40
 	ringSize   = 1024 // entries; a window of calls on shared keys must fit

@@ -25,6 +25,11 @@
 //   - Shared keys (client.go, window.go) have many writers. porcupine looks for an order of their calls.
 //   - Snapshots, scans and restored backups (snapshots.go, upkeep.go) are compared with all that.
 //
+// # Rare paths
+//
+// The code marks paths that are taken only when several things come together (package probe). A run prints how often each was
+// taken, and a long one fails if one never was: it would prove nothing about it.
+//
 // The tests of this package have stores misbehave in each of these ways, and want it to be noticed.
 package main
 
@@ -96,6 +101,9 @@ the machine is wrong, 130 interrupted and nothing was wrong until then.`,
 			if !cmd.Flags().Changed("seed") {
 				s.seed = uint64(time.Now().UnixNano())
 			}
+			if !cmd.Flags().Changed("want-probes") {
+				s.wantProbes = s.duration >= longRun && mode == "all"
+			}
 			s.modeName, s.out = mode, cmd.OutOrStdout()
 			ctx, cancel := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer cancel()
@@ -110,10 +118,14 @@ the machine is wrong, 130 interrupted and nothing was wrong until then.`,
 	f.StringVar(&s.dir, "dir", "", "`folder` for stores and for what is saved when something is wrong (default: one in the folder for temporary files)")
 	f.StringVar(&s.fastDir, "fast-dir", memoryDir(), "`folder` in memory for two stores of three: where syncs cost nothing more happens; empty: none")
 	f.StringVar(&s.raceBinary, "race-binary", "", "this program, built with -race (scripts/stress.sh gives it)")
+	f.BoolVar(&s.wantProbes, "want-probes", false, "fail if a rare path (package probe) was never taken (default: true for half an hour or more of all modes)")
 	root.AddCommand(workerCommand())
 	root.SetContext(context.Background())
 	return root
 }
+
+// longRun is how long a run must be to have taken every rare path.
+const longRun = 30 * time.Minute
 
 // memoryDir is a folder in memory, if the system has one.
 func memoryDir() string {

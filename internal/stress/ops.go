@@ -56,8 +56,12 @@ const (
 	countCompactions
 	countCompacted
 	countCollections
-	counters
+	countProbes // of package probe, by its order
+	counters    = countProbes + maxProbes
 )
+
+// maxProbes is how many probes there may be.
+const maxProbes = 64
 
 var opNames = [operations]string{
 	"Put", "PutTTL", "PutIfAbsent", "CompareAndSwap", "Update", "Delete", "Apply",

@@ -27,6 +27,7 @@ type supervisor struct {
 	dir        string
 	fastDir    string
 	raceBinary string
+	wantProbes bool // fail if a rare path was never taken
 	out        io.Writer
 
 	binary   string
@@ -57,8 +58,13 @@ func (s *supervisor) run(ctx context.Context) error {
 		s.totals.lives++
 	}
 	s.totals.print(s.out, time.Since(s.start))
+	never := s.totals.printProbes(s.out)
 	if err == nil {
 		err = ctx.Err()
+	}
+	if err == nil && s.wantProbes && len(never) > 0 {
+		fmt.Fprintf(s.out, "%sthe run was long and never took %d rare paths: %s\n", faultPrefix, len(never), strings.Join(never, "; "))
+		return faultError{fmt.Errorf("rare paths were never taken")}
 	}
 	if err == nil || errors.Is(err, context.Canceled) {
 		fmt.Fprintf(s.out, "nothing was wrong; seed %d; to repeat: %s\n", s.seed, s.command(s.life, s.modeName))

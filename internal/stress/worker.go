@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"github.com/freyjadb/freyja/internal/probe"
 )
 
 // faultPrefix begins what a worker says when it has found a fault.
@@ -44,10 +46,12 @@ func work(dir string, stdin io.Reader, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	watchProbes(s.ledger)
 	if err := s.run(); err != nil {
 		fmt.Fprintf(stderr, "%s%v\n", faultPrefix, err)
 		return faultError{err}
 	}
+	probe.Set(nil)
 	return s.ledger.close()
 }
 
