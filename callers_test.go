@@ -221,14 +221,23 @@ func TestCloseInEachFunction(t *testing.T) {
 		},
 		"Backup": func(db *DB, fn func()) error { _, err := db.Backup(context.Background(), calling(fn)); return err },
 		"Verify": func(db *DB, fn func()) error {
-			_, err := db.Verify(context.Background(), func(_, _ int64) { fn() })
+			report, err := db.Verify(context.Background(), func(_, _ int64) { fn() })
+			require.Empty(t, report.Damages, "that the files are closed is no damage")
+			require.Positive(t, report.Segments)
+			_, closed := db.Verify(context.Background(), nil)
+			require.ErrorIs(t, closed, ErrClosed)
 			return err
 		},
 	}
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
-			db := openStore(t, &Options{Shards: 1})
+			db := openStore(t, &Options{Shards: 1, SegmentSize: 4 << 10, firstSegmentSize: 4 << 10, DisableAutoCompact: true})
+			for i := range 100 { // so that there are sealed segments, with hint files
+				require.NoError(t, db.Put(fmt.Append(nil, i), make([]byte, 200)))
+			}
 			require.NoError(t, db.Put(key, []byte("value")))
+			_, err := db.Compact(context.Background())
+			require.NoError(t, err)
 			closed := 0
 			requireReturns(t, func() {
 				require.NoError(t, call(db, func() {

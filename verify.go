@@ -2,7 +2,9 @@ package freyja
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/freyjadb/freyja/shard"
@@ -40,7 +42,11 @@ func (db *DB) Verify(ctx context.Context, progress func(done, total int64)) (Ver
 	for _, s := range db.shards {
 		m.total += s.VerifySize()
 	}
-	r := VerifyReport{Damages: db.verifyManifest()}
+	damages, err := db.verifyManifest()
+	if err != nil {
+		return VerifyReport{}, fmt.Errorf("freyja: verify: %w", err)
+	}
+	r := VerifyReport{Damages: damages}
 	for _, s := range db.shards {
 		err := ctx.Err()
 		if err == nil {
@@ -63,14 +69,17 @@ func (r *VerifyReport) add(v shard.Verified) {
 	r.Damages = append(r.Damages, v.Damages...)
 }
 
-// verifyManifest reads the manifest again.
-func (db *DB) verifyManifest() []Damage {
+// verifyManifest reads the manifest again. Error: ErrClosed, which is no damage.
+func (db *DB) verifyManifest() ([]Damage, error) {
 	b, err := readManifest(db.folder)
+	if errors.Is(err, os.ErrClosed) {
+		return nil, ErrClosed
+	}
 	if err == nil {
 		_, err = decodeManifest(b)
 	}
 	if err != nil {
-		return []Damage{{Shard: -1, File: db.folder.PathOf(manifestName), Reason: err.Error()}}
+		return []Damage{{Shard: -1, File: db.folder.PathOf(manifestName), Reason: err.Error()}}, nil
 	}
-	return nil
+	return nil, nil
 }

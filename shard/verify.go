@@ -281,7 +281,7 @@ func (v *verifier) checkHint(sp span, want *hint) {
 	seg := sp.seg
 	path := hintPath(seg.path)
 	h, err := v.c.openHint(seg, sp.end, sp.lastSeq, nil)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrClosed) { // the store was closed meanwhile
 		return
 	}
 	reason := ""
