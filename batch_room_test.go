@@ -33,6 +33,7 @@ func TestBatchAfterDeletes(t *testing.T) {
 // TestBatchOfCollidingKeys: a batch puts several keys with one hash that were all absent. Recovery from
 // hints must not take them for records of one key.
 func TestBatchOfCollidingKeys(t *testing.T) {
+	requireProbes(t, "recovery: records of one hash were told apart by their keys")
 	dir := fastDir(t)
 	opts := &Options{Shards: 1, SegmentSize: 400, firstSegmentSize: 400, Durability: Never, DisableAutoCompact: true,
 		useHashMask: true, hashMask: 1 << 63}

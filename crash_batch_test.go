@@ -125,15 +125,23 @@ func TestTornBatches(t *testing.T) {
 }
 
 // TestTornBatchTakesOthers: the first of three batches, each of which overlaps with the next in one shard, is
-// torn in a shard of its own, at each of its bytes.
+// torn in a shard of its own, at each of its bytes. In falling order of the shards recovery, which goes through them in rising
+// order, comes to the batches that are to be cut before it knows that.
 func TestTornBatchTakesOthers(t *testing.T) {
+	requireProbes(t, "recovery: a batch was cut, as another shard lacks its part", "recovery: cutting a batch cut another one",
+		"recovery: the end of a log was cut")
+	t.Run("rising", func(t *testing.T) { tornBatchTakesOthers(t, [4]int{0, 1, 2, 3}) })
+	t.Run("falling", func(t *testing.T) { tornBatchTakesOthers(t, [4]int{3, 2, 1, 0}) })
+}
+
+func tornBatchTakesOthers(t *testing.T, shards [4]int) {
 	l := &tornLogs{dir: fastDir(t), parts: map[int][]int{}}
 	db, err := Open(l.dir, tornOptions(4))
 	require.NoError(t, err)
 	l.db, l.logs = db, make([][]logEntry, 4)
-	write := func(number, version int) pastWrite { // of a key of that shard
+	write := func(n, version int) pastWrite { // of a key of that shard
 		for i := 0; ; i++ {
-			if key := fmt.Sprint("key ", i); l.shardOf(key) == number {
+			if key := fmt.Sprint("key ", i); l.shardOf(key) == shards[n] {
 				return pastWrite{key, crashValue(key, version, 20)}
 			}
 		}
@@ -149,14 +157,15 @@ func TestTornBatchTakesOthers(t *testing.T) {
 	}
 	im := settledImage(t, l.dir)
 	require.NoError(t, l.db.Close())
-	from := headerPage + l.logs[0][0].size
-	for at := from; at < from+l.logs[0][1].size; at += atSize(19, 1) {
-		name := im.segments(0)[0]
+	torn := shards[0]
+	from := headerPage + l.logs[torn][0].size
+	for at := from; at < from+l.logs[torn][1].size; at += atSize(19, 1) {
+		name := im.segments(torn)[0]
 		b := bytes.Clone(im[name])
 		clear(b[at:])
-		left, _ := l.survivors(map[int]int{0: at})
+		left, _ := l.survivors(map[int]int{torn: at})
 		require.Equal(t, []int{1, 1, 1, 1}, left)
-		require.Equal(t, 1, l.check(t, im.with(name, b), map[int]int{0: at}))
+		require.Equal(t, 1, l.check(t, im.with(name, b), map[int]int{torn: at}))
 	}
 }
 

@@ -209,6 +209,7 @@ func TestForeignJournal(t *testing.T) {
 // TestJournalTurns: with many writers and a journal much smaller than what they write, every write is there, and writes of
 // a shard shared syncs.
 func TestJournalTurns(t *testing.T) {
+	requireProbes(t, "journal: a commit went without it", "journal: the other file was taken")
 	dir := fastDir(t)
 	db := openStoreIn(t, dir, journalOptions())
 	const writers, puts = 16, 200

@@ -219,7 +219,6 @@ func lockForBatch(parts []Part) {
 			return
 		}
 		unlockBatch(parts)
-		probeBatchAgain.Hit()
 	}
 	for i := range parts {
 		parts[i].Shard.lock()

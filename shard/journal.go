@@ -350,12 +350,7 @@ func (j *Journal) makeRoom(size int64) error {
 	next := (j.current + 1) % journalFiles
 	nf := &j.files[next]
 	if nf.checkpoint != nil {
-		select {
-		case <-nf.checkpoint:
-		default:
-			probeCheckpoint.Hit()
-			<-nf.checkpoint
-		}
+		<-nf.checkpoint
 		if nf.err != nil { // no descriptor was left, for one
 			nf.err = j.syncAll(nf.targets)
 		}

@@ -7,7 +7,6 @@ var (
 	probeStaleView     = probe.New("read: a stale view was loaded again")
 	probeNumberAgain   = probe.New("segments: a number was given out again")
 	probeMutexes       = probe.New("mutexes: all were taken one after the other, as trying did not get them")
-	probeBatchAgain    = probe.New("batch: space was looked for again in all shards")
 	probeSpaceWait     = probe.New("space: a writer waited for compaction")
 	probeOvertaken     = probe.New("compaction: a record was overwritten while it was copied")
 	probeDeleteKept    = probe.New("compaction: a delete was kept for an older record")
@@ -20,5 +19,4 @@ var (
 	probePageVerified  = probe.New("read: a page was verified when it was first read")
 	probeDirect        = probe.New("journal: a commit went without it")
 	probeTurn          = probe.New("journal: the other file was taken")
-	probeCheckpoint    = probe.New("journal: a commit waited for a checkpoint")
 )

@@ -11,6 +11,7 @@ import (
 // a reader that began before the segment took records again, in a longer mapping under the same number.
 // To that reader the record lies behind the end of the segment: its view is stale, and nothing is damaged.
 func TestViewFromBeforeResuming(t *testing.T) {
+	requireProbes(t, "read: a stale view was loaded again")
 	l := newLone(t, 1, allHashes)
 	key := []byte("written after")
 	l.put(0, "written before", "value", 0)

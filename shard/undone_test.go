@@ -185,6 +185,7 @@ func (r *trial) end() {
 // TestCompactionOrders: some writes, each in a segment of its own; then two compactions, each of any of the
 // segments there are; after each, the store is right, opened again or not.
 func TestCompactionOrders(t *testing.T) {
+	requireProbes(t, "recovery: a record was read to tell which of two is newer")
 	const writes, letters = 4, "PDXp" // p puts another key
 	rng := loneRand(t)
 	for name, mask := range trialMasks {
