@@ -27,6 +27,11 @@ var (
 	ErrCorrupt = shard.ErrCorrupt
 	// ErrIO: the operating system could not deliver mapped bytes (a bad sector, a vanished disk).
 	ErrIO = shard.ErrIO
+	// ErrNoSpace: the disk is full, or a quota is used up; errors.Is with syscall.ENOSPC or syscall.EDQUOT says which. Nothing
+	// was written and nothing is lost, unless the error wraps ErrReadOnly: then a sync has failed for want of space, as it can on
+	// file systems that allocate late. Deletes work as long as the store can free what they take, and
+	// compaction frees more; then writes go on by themselves.
+	ErrNoSpace = shard.ErrNoSpace
 	// ErrFull: a fixed limit of the format was reached, such as 4,096 segments in one shard.
 	ErrFull = shard.ErrFull
 

@@ -189,6 +189,7 @@ func (db *DB) finishWrite(verb string, s *shard.Shard, seq uint64, start time.Du
 	}
 	db.writes.end(start)
 	if err != nil {
+		s.NoteNeed(err)
 		return fmt.Errorf("freyja: %s: %w", verb, shard.ReadError(err))
 	}
 	return nil

@@ -111,3 +111,16 @@ func sysUnload(data []byte) error {
 func sysForget(file *os.File, from, length int64) error {
 	return retry(func() error { return unix.Fadvise(int(file.Fd()), from, length, unix.FADV_DONTNEED) })
 }
+
+// sysLacksSpace is what the system says when it is asked for some space in a folder, which it gets back at once.
+func sysLacksSpace(folder *os.File) error {
+	fd, err := unix.Openat(int(folder.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return retry(func() error { return fallocate(fd, 0, 0, stepSize) })
+}
+
+// sysCommit is syncfs.
+func sysCommit(folder *os.File) error { return unix.Syncfs(int(folder.Fd())) }

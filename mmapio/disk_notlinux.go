@@ -14,3 +14,9 @@ func sysResident(data, pages []byte) error { return errors.ErrUnsupported }
 func sysUnload([]byte) error { return errors.ErrUnsupported }
 
 func sysForget(*os.File, int64, int64) error { return errors.ErrUnsupported }
+
+// sysLacksSpace does not know.
+func sysLacksSpace(*os.File) error { return nil }
+
+// sysCommit does nothing.
+func sysCommit(*os.File) error { return nil }

@@ -123,3 +123,6 @@ func sysFreeSpace(folder *os.File) (int64, bool) {
 	}
 	return int64(stat.Bavail) * int64(stat.Bsize), true
 }
+
+// isNoSpace knows no other errors than ENOSPC and EDQUOT.
+func isNoSpace(error) bool { return false }

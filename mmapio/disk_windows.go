@@ -1,6 +1,7 @@
 package mmapio
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -90,3 +91,9 @@ func sysReadRandomly(*os.File) error { return nil }
 const endsStores = false
 
 func sysFreeSpace(*os.File) (int64, bool) { return 0, false }
+
+// isNoSpace knows what windows says of a full disk.
+func isNoSpace(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL) ||
+		errors.Is(err, windows.ERROR_DISK_QUOTA_EXCEEDED)
+}

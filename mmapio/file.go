@@ -238,6 +238,9 @@ func (f *File) Rewrite(from, to int64) (err error) {
 	done := int64(0)
 	if populateDirties && len(part) > 0 {
 		if done, err = diskPopulate(f, part, roundDown(from)); err != nil {
+			if errors.Is(err, ErrIO) {
+				err = f.folder.storeCause(f.name, roundDown(from)+done)
+			}
 			return fmt.Errorf("mmapio: rewrite %q at offset %d: %w", f.Path(), roundDown(from)+done, err)
 		}
 	}
@@ -262,10 +265,12 @@ func (f *File) Sync(from, to int64) error {
 	if err == nil && len(part) > 0 {
 		if err = diskSyncRange(f, f.toSync(part, roundDown(from)), roundDown(from)); err == nil {
 			err = f.checkLength()
+		} else {
+			err = fmt.Errorf("%w: %w", ErrNotSynced, cause(err))
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("mmapio: sync %q at offset %d: %w", f.Path(), from, cause(err))
+		return fmt.Errorf("mmapio: sync %q at offset %d: %w", f.Path(), from, err)
 	}
 	return nil
 }
@@ -306,7 +311,7 @@ func (f *File) checkLength() error {
 	if err == nil && info.Size() < f.size {
 		err = fmt.Errorf("%w to %d of %d bytes", ErrTruncated, info.Size(), f.size)
 	}
-	return err
+	return cause(err)
 }
 
 // pages returns the whole pages of the writable mapping that hold [from, to).
@@ -327,7 +332,7 @@ func (f *File) pages(from, to int64) ([]byte, error) {
 // trimmed to length and the new length is synced. Readers keep the whole mapping, but its bytes beyond
 // length are no longer there: nobody may touch them (a page wholly beyond faults).
 //
-// On windows, where a mapped file cannot be trimmed, it keeps its size, with whatever lies beyond
+// On windows, where a mapped file cannot be trimmed, and where trimming lacks space (ErrNoSpace), it keeps its size, with whatever lies beyond
 // length. After an error every byte below length is still there; the file may be trimmed or not, and
 // Close is still to be called. If the process has no descriptor left (EMFILE, ENFILE) nothing was done, and
 // Seal can be tried again. Errors: the system's, os.ErrInvalid, os.ErrClosed.
@@ -348,12 +353,13 @@ func (f *File) Seal(length int64) error {
 		return err
 	}
 	if canTrimMapped {
-		if err := diskTruncate(file, length); err != nil {
-			return fmt.Errorf("mmapio: truncate %q at offset %d: %w", f.Path(), length, cause(err))
+		// To cut a file takes space where nothing is changed in place; the bytes are as safe without.
+		if err := cause(diskTruncate(file, length)); err != nil && !errors.Is(err, ErrNoSpace) {
+			return fmt.Errorf("mmapio: truncate %q at offset %d: %w", f.Path(), length, err)
 		}
 	}
 	if err := diskSync(file); err != nil {
-		return fmt.Errorf("mmapio: sync %q: %w", f.Path(), cause(err))
+		return fmt.Errorf("mmapio: sync %q: %w: %w", f.Path(), ErrNotSynced, cause(err))
 	}
 	return nil
 }

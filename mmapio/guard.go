@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 )
@@ -12,7 +13,9 @@ import (
 type FaultError struct {
 	Path   string // as the file was mapped
 	Offset int64  // of the byte in the file; on some processors of its page
-	Err    error  // ErrTruncated when the file now ends at or before Offset, else ErrIO or a wrap of it
+	// Err is ErrTruncated when the file now ends at or before Offset, a wrap of ErrNoSpace for a store that lacked
+	// space, else ErrIO or a wrap of it.
+	Err error
 }
 
 // Error names the file and the offset.
@@ -20,7 +23,7 @@ func (e *FaultError) Error() string {
 	return fmt.Sprintf("mmapio: access %q at offset %d: %v", e.Path, e.Offset, e.Err)
 }
 
-// Unwrap returns Err, for errors.Is with ErrTruncated and ErrIO.
+// Unwrap returns Err, for errors.Is with ErrTruncated, ErrNoSpace and ErrIO.
 func (e *FaultError) Unwrap() error { return e.Err }
 
 // Catch is the deferred half of the fault guard. Around code that touches mapped bytes write
@@ -73,7 +76,11 @@ func Recovered(r any) error {
 	if !ok {
 		panic(r)
 	}
-	return &FaultError{Path: path, Offset: offset, Err: faultCause(path, offset)}
+	err := faultCause(path, offset)
+	if folder := regions.writableIn(fault.Addr()); err == ErrIO && folder != nil {
+		err = folder.storeCause(filepath.Base(path), offset)
+	}
+	return &FaultError{Path: path, Offset: offset, Err: err}
 }
 
 // faultCause tells a truncated file from a failing one by its length now. A file that is gone, or

@@ -93,7 +93,7 @@ var (
 	// the file is as it was. Returned by OpenFile, which may be called again for less.
 	ErrNotReserved = errors.New("no space could be reserved")
 	// ErrNotSynced: a sync failed, so it is unknown what of the file, or of a folder's names, is on disk, and another sync
-	// proves nothing. Returned by OpenFile, Folder.Sync and Preallocated.Grow.
+	// proves nothing. Returned by OpenFile, File.Sync, File.Seal, Folder.Sync and Preallocated.Grow.
 	ErrNotSynced = errors.New("sync failed")
 	// ErrTooLong: a file has more bytes than its kind ever has. Returned by ReadFile.
 	ErrTooLong = errors.New("file is too long")
@@ -110,15 +110,15 @@ var (
 )
 
 // cause strips the operation and path that package os adds to its errors, as this package's own
-// messages name both, and leaves the system's error for errors.Is.
+// messages name both, and leaves the system's error for errors.Is. It adds ErrNoSpace where that is so.
 func cause(err error) error {
 	var pathError *fs.PathError
 	if errors.As(err, &pathError) {
-		return pathError.Err
+		return withSpace(pathError.Err)
 	}
 	var linkError *os.LinkError
 	if errors.As(err, &linkError) {
-		return linkError.Err
+		return withSpace(linkError.Err)
 	}
-	return err
+	return withSpace(err)
 }

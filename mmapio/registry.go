@@ -105,6 +105,20 @@ func (g *registry) find(address uintptr) (path string, offset int64, ok bool) {
 	return g.sorted[i].path, int64(address - g.sorted[i].base()), true
 }
 
+// writableIn is the folder of the file whose mapping an address is in, if that is written to; else nil.
+func (g *registry) writableIn(address uintptr) *Folder {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i, exact := g.indexLocked(address)
+	if !exact {
+		i--
+	}
+	if i < 0 || address >= g.sorted[i].end() || !g.sorted[i].writable {
+		return nil
+	}
+	return g.sorted[i].folder
+}
+
 // indexLocked finds the first region whose base is not below address.
 func (g *registry) indexLocked(address uintptr) (int, bool) {
 	return slices.BinarySearchFunc(g.sorted, address, func(r *region, a uintptr) int {

@@ -73,10 +73,17 @@ func (s *Shard) CompactOnce(ctx context.Context) (done bool, err error) {
 	victims, shrunk, err := s.victims()
 	var result Compacted
 	if err == nil && len(victims) > 0 {
-		result, err = s.compact(ctx, victims, func(int64) {})
+		err = s.inNeed(false, func() (err error) {
+			result, err = s.compact(ctx, victims, func(int64) {})
+			return err
+		})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if need := s.inNeedLocked(); lacksSpace(err) && !need {
+		s.space.need = time.Now().Add(needLasts) // the next try takes less
+		return true, nil
+	}
 	done = err == nil && (result.BytesReclaimed > 0 || result.Segments > result.Outputs || shrunk)
 	s.space.stuck = !done
 	// Without a wake: if it could help, its caller looks again by itself.
@@ -144,9 +151,17 @@ func (s *Shard) Compact(ctx context.Context, progress func(bytes int64)) (Compac
 		if err != nil || len(victims) == 0 {
 			return total, errors.Join(append(errs, err)...)
 		}
-		result, err := s.compact(ctx, victims, progress)
+		result, err := Compacted{}, error(nil)
+		err = s.inNeed(false, func() (err error) {
+			result, err = s.compact(ctx, victims, progress)
+			return err
+		})
 		total.Add(result)
 		switch {
+		case lacksSpace(err) && len(victims) > 1:
+			s.mu.Lock()
+			s.space.need = time.Now().Add(needLasts) // the next try takes less
+			s.mu.Unlock()
 		case err == nil:
 			// It ends: an output is looked at again only if a record went in between (unblock), and those that
 			// can go were all there before the horizon.
@@ -194,7 +209,7 @@ func (s *Shard) sealForCompaction() error {
 	err := s.writable()
 	now := s.cfg.Clock.DropTime()
 	if err == nil && s.resting != nil && s.resting.hasGarbage(now) {
-		err = s.resume()
+		err = s.resume(0, forCompaction)
 	}
 	if err == nil && s.active != nil && (s.active.hasGarbage(now) || s.active.records > 0 && s.oversizedLocked(s.active.size-headerSize)) {
 		s.leaveActive()
@@ -206,14 +221,14 @@ func (s *Shard) sealForCompaction() error {
 	return s.waitSealed()
 }
 
-// waitSealed returns when all segments that the writer has left are sealed.
+// waitSealed returns when all segments that the writer has left are sealed, but for those that there is no space to mark.
 func (s *Shard) waitSealed() error {
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
 	if err := s.cfg.Health.Err(); err != nil {
 		return err
 	}
-	if err := s.sealLeft(); err != nil {
+	if err := s.sealLeft(); err != nil && !lacksSpace(err) {
 		return s.syncFailed(err)
 	}
 	return nil
@@ -233,6 +248,9 @@ func (s *Shard) nextVictims(wanted func(seg *segment) bool) ([]*segment, error) 
 	slices.SortFunc(list, func(a, b *segment) int { return int(int64(a.id - b.id)) })
 	if len(list) == 0 && s.crowdedLocked() {
 		return s.smallLocked(now, wanted), nil
+	}
+	if s.inNeedLocked() {
+		return leastVictim(list, now), nil
 	}
 	return s.fill(list, now, 1<<62), nil
 }

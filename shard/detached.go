@@ -49,7 +49,7 @@ func whenCollected(create func() error) error {
 // lacksRoom reports whether err says that the disk is full, or that the process has all the mappings or
 // all the addresses that it may have.
 func lacksRoom(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.ENOMEM)
+	return errors.Is(err, ErrNoSpace) || errors.Is(err, syscall.ENOMEM)
 }
 
 // mayCollect reports whether the collector may find something to give back.

@@ -21,6 +21,7 @@ var (
 	ErrBatchTooLarge = errors.New("batch too large")
 	ErrDeadlock      = errors.New("the call comes from a function that the store has called, and would wait for itself")
 	ErrFormat        = errors.New("unsupported format")
+	ErrNoSpace       = mmapio.ErrNoSpace
 )
 
 // corrupt is the error for damage at an offset of a file. A record that a later version of freyja
@@ -42,7 +43,7 @@ func unknownVersion(path string, offset int64, what string, version uint32) erro
 // longer has are damage, mapped bytes that the system could not deliver are a failure of the disk.
 // Other errors pass unchanged.
 func faultError(err error) error {
-	if err == nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrIO) {
+	if err == nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrIO) || errors.Is(err, ErrNoSpace) {
 		return err
 	}
 	if errors.Is(err, mmapio.ErrTruncated) {

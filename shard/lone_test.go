@@ -301,7 +301,7 @@ func (l *lone) seal(i int) {
 	s := l.shards[i]
 	s.mu.Lock()
 	if s.active == nil && s.resting != nil {
-		require.NoError(l.t, s.resume())
+		require.NoError(l.t, s.resume(0, forCompaction))
 	}
 	s.leaveActive()
 	s.mu.Unlock()

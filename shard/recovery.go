@@ -333,7 +333,9 @@ func (r *Recovery) syncLastSealed() error {
 	if last == nil {
 		return nil
 	}
-	return r.s.cfg.Folder.RewriteHead(last.name(), bytes.Clone(last.bytes(headerSize)))
+	return r.s.inNeed(true, func() error {
+		return r.s.cfg.Folder.RewriteHead(last.name(), bytes.Clone(last.bytes(headerSize)))
+	})
 }
 
 // reopen maps the last segment for writing, with room for more records as it had before. If the disk is
@@ -376,7 +378,7 @@ func (r *Recovery) leave(seg *segment) error {
 // rewrite has the next sync write what no mark promises: it may be in the page cache alone, and if a sync
 // of it failed the kernel would not write it by itself.
 func (r *Recovery) rewrite(seg *segment) error {
-	return seg.file.Rewrite(min(seg.mark.end, seg.end), seg.end)
+	return r.s.inNeed(true, func() error { return seg.file.Rewrite(min(seg.mark.end, seg.end), seg.end) })
 }
 
 // payMark puts a mark on disk for what the journal promised and Replay has put into a segment, as the journal is going to be

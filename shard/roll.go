@@ -14,7 +14,7 @@ import (
 // records may still fit, and the next write that needs it tries again. Holds mu.
 func (s *Shard) roll(size int64, p purpose) error {
 	if s.active == nil && s.resting != nil {
-		if err := s.resume(); err != nil {
+		if err := s.resume(size, p); err != nil {
 			return fmt.Errorf("roll shard %d: %w", s.cfg.Shard, err)
 		}
 		if s.active.room() >= size {
@@ -26,6 +26,9 @@ func (s *Shard) roll(size int64, p purpose) error {
 		return fmt.Errorf("roll shard %d: %w", s.cfg.Shard, err)
 	}
 	next, err := s.nextSegment(size)
+	if p == forDelete && lacksSpace(err) {
+		next, err = s.nextInNeed(size)
+	}
 	if err != nil {
 		return fmt.Errorf("roll shard %d: %w", s.cfg.Shard, err)
 	}
@@ -84,12 +87,20 @@ func (seg *segment) settleIn(t *tenancy) { seg.tenancy, seg.number = t, t.number
 // resume makes the resting segment active again, with room for more records as it had before the store
 // was closed. Readers of its former mapping go on in that: both show the same file. If the disk is
 // too full for more room it stays as long as it is, and the write rolls on. Holds mu.
-func (s *Shard) resume() error {
+func (s *Shard) resume(size int64, p purpose) error {
 	old := s.resting
 	next, err := s.cfg.mapForWriting(old, max(old.size, headerSize+s.nextCap(0)))
 	if errors.Is(err, mmapio.ErrNotReserved) {
 		s.cfg.Logger.Warn("no space could be reserved in the last segment", "segment", old.path, "error", err)
-		next, err = s.cfg.mapForWriting(old, old.size)
+		if p == forDelete && lacksSpace(err) {
+			err = s.forNeedCaps(size, func(cap int64) (err error) {
+				next, err = s.cfg.mapForWriting(old, old.size+cap)
+				return err
+			})
+		}
+		if errors.Is(err, mmapio.ErrNotReserved) {
+			next, err = s.cfg.mapForWriting(old, old.size)
+		}
 	}
 	if err != nil {
 		return s.cfg.Health.note(err)
@@ -130,12 +141,39 @@ func (s *Shard) nextSegment(size int64) (*segment, error) {
 		s.spare = nil
 		return seg, nil
 	}
+	return s.makeSegment(max(size, s.nextCap(size)))
+}
+
+// makeSegment returns a new segment with room for cap bytes. Holds mu.
+func (s *Shard) makeSegment(cap int64) (*segment, error) {
 	var p prepared
 	err := whenCollected(func() error {
-		p = <-s.cfg.Preparer.prepare(&s.cfg, s.takeID(), max(size, s.nextCap(size)))
+		p = <-s.cfg.Preparer.prepare(&s.cfg, s.takeID(), cap)
 		return p.err
 	})
 	return p.seg, err
+}
+
+// nextInNeed is nextSegment for a delete on a full disk: the segment is small. Holds mu.
+func (s *Shard) nextInNeed(size int64) (seg *segment, err error) {
+	err = s.forNeedCaps(size, func(cap int64) (err error) {
+		seg, err = s.makeSegment(cap)
+		return err
+	})
+	return seg, err
+}
+
+// forNeedCaps calls make with smaller and smaller capacities that hold size bytes, until there is space for one,
+// and frees what it can. Holds mu.
+func (s *Shard) forNeedCaps(size int64, make func(cap int64) error) error {
+	return s.inNeed(true, func() (err error) {
+		for _, cap := range needCaps {
+			if err = make(max(size, min(cap, s.nextCap(size)))); !lacksSpace(err) {
+				return err
+			}
+		}
+		return err
+	})
 }
 
 // nextCap is how many bytes of records the next segment is to hold: a part of what is live, so that space

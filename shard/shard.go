@@ -90,6 +90,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -409,17 +410,31 @@ func (s *Shard) closeFiles() error {
 	}
 	var errs []error
 	if s.spare != nil {
-		errs = append(errs, s.dropPrepared(s.spare))
+		err := s.dropPrepared(s.spare)
 		s.spare = nil
+		if lacksSpace(err) { // it is empty, so it is in nobody's way
+			s.cfg.Logger.Warn("a segment that was prepared stays until the next Open", "error", err)
+			err = nil
+		}
+		errs = append(errs, err)
 	}
-	if err := s.syncLog(stateClosed); err != nil {
+	err := s.syncLog(stateClosed)
+	for err == nil && s.hasWritable() && s.freeDerived(false) { // there was no space for a mark
+		err = s.syncLog(stateClosed)
+	}
+	if err != nil {
 		errs = append(errs, fmt.Errorf("close: %w", s.syncFailed(err)))
 	}
 	crashpoint.At("close.closed")
-	if errors.Join(errs...) == nil {
+	if errors.Join(errs...) == nil && !s.hasWritable() {
 		s.saveIndex()
 	}
 	return errors.Join(append(errs, s.unmapWriters())...)
+}
+
+// hasWritable reports whether a segment is not sealed or closed. Holds syncMu; closed is set.
+func (s *Shard) hasWritable() bool {
+	return slices.ContainsFunc(s.segmentsLocked(), func(seg *segment) bool { return seg.file != nil })
 }
 
 // dropPrepared takes a segment that was prepared ahead, and is no longer s.spare, out of the store. On a full disk
@@ -427,7 +442,7 @@ func (s *Shard) closeFiles() error {
 // Open, and only its space is given back.
 func (s *Shard) dropPrepared(spare *segment) error {
 	spare.populating.Wait()
-	if err := s.cfg.Drop([]uint64{spare.id}); err != nil {
+	if err := s.inNeed(false, func() error { return s.cfg.Drop([]uint64{spare.id}) }); err != nil {
 		return errors.Join(err, spare.leaveEmpty())
 	}
 	return spare.file.Discard()

@@ -63,7 +63,7 @@ func (s *Shard) leaveOversized() (bool, error) {
 		return false, nil
 	}
 	if s.active == nil {
-		if err := s.resume(); err != nil {
+		if err := s.resume(0, forCompaction); err != nil {
 			return false, err
 		}
 	}

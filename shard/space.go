@@ -46,6 +46,7 @@ type space struct {
 	wanted   int64         // largest write that waits, in bytes; compaction makes room for it
 	pending  int64         // length of the file under preparation
 	passing  int64         // length of the files of a compaction that no list has: its output before, its inputs after
+	need     time.Time     // until then there was no space lately
 	updated  int64         // about the largest record that Update wrote lately
 }
 

@@ -101,6 +101,7 @@ func (s *Shard) syncLog(activeState uint64) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
+	s.synced.Store(max(s.synced.Load(), last))
 	for _, r := range list {
 		err := error(nil)
 		switch {
@@ -112,11 +113,29 @@ func (s *Shard) syncLog(activeState uint64) error {
 			err = s.promise(r)
 		}
 		if err != nil {
-			return err
+			return s.markLate(r, err)
 		}
 	}
-	s.synced.Store(max(s.synced.Load(), last))
 	return nil
+}
+
+// markLate is what becomes of a failure to mark what is on disk. On a file system that changes nothing in place (btrfs),
+// a store into a page that was on disk takes space, reserved or not. Without space the mark has not changed, and it
+// may be late: recovery reads on behind what a mark promises. So nothing is lost, no sync has failed, and the next
+// sync marks it. Segments are sealed in order, so none behind it is either. Any other failure is err.
+func (s *Shard) markLate(r reach, err error) error {
+	if !lacksSpace(err) {
+		return err
+	}
+	s.cfg.Logger.Warn("a segment was not marked as synced, for want of space: the next sync does it",
+		"segment", r.seg.path, "error", err)
+	return nil
+}
+
+// lacksSpace reports whether err says that something could not be written for want of space, and that it was not a sync
+// that said so: what a sync could not write is lost.
+func lacksSpace(err error) bool {
+	return errors.Is(err, ErrNoSpace) && !errors.Is(err, mmapio.ErrNotSynced)
 }
 
 // syncAndSettle is the first step, for what list returns, and the second, and counts the sync. last is the sequence
@@ -316,11 +335,11 @@ func (s *Shard) tryWriteHint(seg *segment, h *hint) int64 {
 	return size
 }
 
-// syncFailed turns the whole store read-only, unless nothing was tried (wasNotTried). Holds syncMu
-// or dataMu.
+// syncFailed turns the whole store read-only, unless nothing was tried (wasNotTried), or what lacked space was no
+// sync (lacksSpace): then the next sync does what this one did not. Holds syncMu or dataMu.
 func (s *Shard) syncFailed(err error) error {
 	err = fmt.Errorf("sync shard %d: %w", s.cfg.Shard, faultError(err))
-	if !wasNotTried(err) {
+	if !wasNotTried(err) && !lacksSpace(err) {
 		s.cfg.Health.Fail(err)
 	}
 	return err
@@ -330,7 +349,7 @@ func (s *Shard) syncFailed(err error) error {
 // whoever takes it next would sync the same pages once more, and be told that all is well, as the kernel
 // reports what it could not write to one caller only.
 func (s *Shard) failLocked(err error) error {
-	if err != nil {
+	if err != nil && !lacksSpace(err) {
 		_ = s.syncFailed(err)
 	}
 	return err
@@ -367,11 +386,11 @@ func (s *Shard) sealLeft() error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
+	s.synced.Store(max(s.synced.Load(), last))
 	for _, r := range list {
 		if err := s.sealRolled(r); err != nil {
 			return err
 		}
 	}
-	s.synced.Store(max(s.synced.Load(), last))
 	return nil
 }

@@ -39,8 +39,8 @@ const (
 // records fill a segment. None if the space is in order, or if no segment is worth it.
 func (s *Shard) victimsLocked() []*segment {
 	excess := s.excessLocked(s.space.wanted, spaceStart)
-	crowded := s.crowdedLocked()
-	if excess <= 0 && !crowded {
+	crowded, need := s.crowdedLocked(), s.inNeedLocked()
+	if excess <= 0 && !crowded && !need {
 		return nil
 	}
 	now := s.cfg.Clock.DropTime()
@@ -49,6 +49,12 @@ func (s *Shard) victimsLocked() []*segment {
 		if float64(seg.garbage(now)) >= minGarbage*float64(seg.total()) && seg.garbage(now) > 0 {
 			candidates = append(candidates, seg)
 		}
+	}
+	if need && len(candidates) > 0 {
+		return leastVictim(candidates, now)
+	}
+	if excess <= 0 && !crowded {
+		return nil
 	}
 	if len(candidates) == 0 && crowded {
 		if small := s.smallLocked(now, func(*segment) bool { return true }); small != nil {
@@ -151,6 +157,9 @@ func (s *Shard) CompactionNeed() int64 {
 	need := max(0, s.excessLocked(s.space.wanted, spaceStart))
 	if s.crowdedLocked() {
 		need++
+	}
+	if s.inNeedLocked() {
+		need = max(need, 1)
 	}
 	if s.space.progress != nil {
 		need += 1 << 60

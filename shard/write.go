@@ -63,6 +63,17 @@ func (s *Shard) Put(key, value []byte, hash uint64, expiry int64) (seq uint64, e
 // Delete removes key. Deleting a key that is absent writes nothing; the sequence number is then that of the
 // last write, which deleted it or came after.
 func (s *Shard) Delete(key []byte, hash uint64) (seq uint64, err error) {
+	seq, err = s.tryDelete(key, hash)
+	if lacksSpace(err) {
+		err = s.inNeed(false, func() error {
+			seq, err = s.tryDelete(key, hash)
+			return err
+		})
+	}
+	return seq, err
+}
+
+func (s *Shard) tryDelete(key []byte, hash uint64) (seq uint64, err error) {
 	s.expect(hash)
 	guard := debug.SetPanicOnFault(true)
 	defer mmapio.Catch(&err, guard)
@@ -279,13 +290,15 @@ func (s *Shard) append(kind byte, key, value []byte, hash uint64, expiry int64, 
 }
 
 // makeRoom sees to it that some records of together size bytes fit into the active segment, and that
-// there are sequence numbers for them. Holds mu.
+// there are sequence numbers for them. For what only deletes it does all that it can on a full disk. Holds mu.
 func (s *Shard) makeRoom(size int64, records uint64, p purpose) error {
 	if records > maxSeq-s.seq {
 		return fmt.Errorf("shard %d has %d sequence numbers left, the write takes %d: %w", s.cfg.Shard, maxSeq-s.seq, records, ErrFull)
 	}
 	if s.active == nil || s.active.room() < size {
-		return s.roll(size, p)
+		err := s.roll(size, p)
+		s.noteNeed(err)
+		return err
 	}
 	return nil
 }
