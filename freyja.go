@@ -409,7 +409,7 @@ func (db *DB) recoverShards(ctx context.Context, m *manifest, journaled shard.Jo
 	}
 	newest := m.created
 	for _, r := range recoveries {
-		newest = max(newest, r.NewestMark())
+		newest = max(newest, r.NewestMark(db.clock.TrustBefore()))
 	}
 	db.clock.StartAt(newest)
 	shard.Resolve(recoveries)

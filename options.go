@@ -112,8 +112,8 @@ type Options struct {
 	CompactBytesPerSecond int64
 	// ExpiryGrace is for how long a record must have been expired before compaction drops it; 0 means
 	// DefaultExpiryGrace, less than 0 is ErrInvalidOptions. It must have been so by the earlier of two clocks: the wall clock,
-	// and a clock of the store, which begins with the time at which the store was last synced and then
-	// counts the time since Open. So a wall clock that is wrong for less than the grace deletes
+	// and a clock of the store, which begins with the time at which the store was last synced (but for the last
+	// grace) and then counts the time since Open. So a wall clock that is wrong for less than the grace deletes
 	// nothing: reads take records for expired that are not, and find them again once the clock is right.
 	// The store's clock is behind by the time that the store was closed; it catches up when
 	// the wall clock was ahead of it for a whole grace. Until it is dropped an expired record takes space as a live one.

@@ -14,16 +14,16 @@ import (
 // A compaction that drops the record is not. So DropTime is the earlier of two clocks, less the grace:
 //
 //   - the wall clock;
-//   - the store's own clock. It begins at Open with the time of the newest mark, which an earlier
-//     process wrote, and then only counts the monotonic time.
+//   - the store's own clock. It begins at Open with the time of the newest mark that is older than the
+//     grace by the wall clock, and then only counts the monotonic time. Younger marks may come from a
+//     process that was started a moment ago by the same wrong clock.
 //
 // The second lags by the time that the store was closed, and would keep what expires for that much longer.
 // So it follows the wall clock where that has proved itself: where the wall clock was
 // ahead of the store's clock for a whole grace, as often as it was looked at, the store's clock is
 // advanced by the least of these leads. A wall clock that is ahead for less changes nothing, also if it is so again and again.
 //
-// What remains: a wall clock that is ahead for a grace at a stretch is taken for right; and so is one that
-// is ahead in two processes, one after the other, as the first stamps its marks by it.
+// What remains: a wall clock that is ahead for a grace at a stretch, in one process or in several, is taken for right.
 type Clock struct {
 	grace time.Duration
 	wall  func() int64 // Unix nanoseconds
@@ -52,7 +52,10 @@ func NewTestClock(grace time.Duration, wall, mono func() int64) *Clock {
 	return c
 }
 
-// StartAt says that an earlier process wrote its newest mark at a time in Unix nanoseconds. It is called before
+// TrustBefore is the time in Unix nanoseconds up to which a mark counts for StartAt.
+func (c *Clock) TrustBefore() int64 { return c.wall() - int64(min(c.grace, 100*365*24*time.Hour)) }
+
+// StartAt says that an earlier process wrote a mark at a time in Unix nanoseconds. It is called before
 // anything asks for DropTime.
 func (c *Clock) StartAt(newest int64) {
 	c.mu.Lock()

@@ -3,7 +3,6 @@ package shard
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
@@ -70,7 +69,7 @@ func (c *compaction) write(size int64) error {
 	crashpoint.At("compact.copied")
 	if err == nil {
 		// The mark is a promise that is kept before anything lists the segment: one sync does for both.
-		m := mark{generation: 1, end: c.hint.end, lastSeq: c.hint.lastSeq, state: stateSealed, time: time.Now().UnixNano()}
+		m := mark{generation: 1, end: c.hint.end, lastSeq: c.hint.lastSeq, state: stateSealed, time: s.cfg.Clock.Now()}
 		m.encode(page)
 		err = w.WriteHead(page)
 	}

@@ -93,6 +93,7 @@ type Recovery struct {
 	tail   tail
 	// tombstones are deletes that the index holds while the tail is applied.
 	tombstones []tombstone
+	markTimes  []int64 // of the segments' marks
 }
 
 // tombstone is a delete that the index holds during recovery, so that an older put met later loses.
@@ -122,9 +123,16 @@ func (r *Recovery) failed(err error) error {
 	return errors.Join(err, r.Abandon())
 }
 
-// NewestMark is the time of the newest mark in the shard's log, in Unix nanoseconds, 0 if there is none.
-// It may be asked for once Begin has returned.
-func (r *Recovery) NewestMark() int64 { return 0 }
+// NewestMark is the latest time in a mark of the shard that is not later than before, 0 if there is none; all in
+// Unix nanoseconds. It may be asked for once Begin has returned.
+func (r *Recovery) NewestMark(before int64) (newest int64) {
+	for _, t := range r.markTimes {
+		if t <= before {
+			newest = max(newest, t)
+		}
+	}
+	return newest
+}
 
 // Abandon lets go of a shard that is not to be opened after all.
 func (r *Recovery) Abandon() error {
@@ -150,6 +158,7 @@ func (r *Recovery) begin() (err error) {
 		}
 		s.nextID = max(s.nextID, id+1)
 		segs = append(segs, seg)
+		r.markTimes = append(r.markTimes, seg.mark.time)
 		if seg.sealed() {
 			sealed = append(sealed, seg)
 		} else {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"github.com/freyjadb/freyja/mmapio"
@@ -211,7 +210,7 @@ func (seg *segment) syncData(end int64) error {
 // itself reaches the disk with the next sync that covers it or when the kernel writes it: a mark
 // may be late but never early. Holds Shard.syncMu and dataMu.
 func (seg *segment) promise(end int64, lastSeq uint64, state uint64) error {
-	next := mark{generation: seg.mark.generation + 1, end: end, lastSeq: lastSeq, state: state, time: time.Now().UnixNano()}
+	next := mark{generation: seg.mark.generation + 1, end: end, lastSeq: lastSeq, state: state, time: seg.cfg.Clock.Now()}
 	if err := storeGuarded(func() { next.encode(seg.file.Bytes()) }); err != nil {
 		return err
 	}
