@@ -117,7 +117,7 @@ func (d *Folder) RewriteHead(name string, head []byte) error {
 		}
 	}
 	if err := diskSync(file); err != nil {
-		return fmt.Errorf("mmapio: sync %q: %w", path, cause(err))
+		return fmt.Errorf("mmapio: sync %q: %w: %w", path, ErrNotSynced, cause(err))
 	}
 	return nil
 }
