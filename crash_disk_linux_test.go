@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -282,7 +280,8 @@ func (s *fullStore) overwrite(n int) bool {
 	return true
 }
 
-// TestCompactOnFullDisk: a compaction for whose output there is no space changes nothing.
+// TestCompactOnFullDisk: without space a compaction does what it can, in small steps, and loses nothing; what it could not do it
+// does once there is space.
 func TestCompactOnFullDisk(t *testing.T) { onEachDisk(t, testCompactOnFullDisk) }
 
 func testCompactOnFullDisk(t *testing.T, kind diskKind) {
@@ -295,29 +294,24 @@ func testCompactOnFullDisk(t *testing.T, kind diskKind) {
 		require.True(t, s.overwrite(3*n))
 	}
 	fillDisk(t, s.ballast())
-	_, err := s.db.Compact(t.Context())
-	require.ErrorIs(t, err, syscall.ENOSPC) // having sealed the last segments, which gives a little back
-	fillDisk(t, s.ballast())
-	before := settledImage(t, s.dir())
-	stats := s.db.Stats()
+	reclaimed := int64(0)
 	for range 3 {
-		_, err := s.db.Compact(t.Context())
-		require.ErrorIs(t, err, syscall.ENOSPC)
-		now := settledImage(t, s.dir())
-		require.Equal(t, slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(now)))
-		for name, b := range before {
-			require.True(t, bytes.Equal(b, now[name]), "%s has changed", name)
+		compacted, err := s.db.Compact(t.Context())
+		if err != nil {
+			require.ErrorIs(t, err, syscall.ENOSPC)
+			require.ErrorIs(t, err, ErrNoSpace)
 		}
-		s.check("after a compaction that failed")
+		reclaimed += compacted.BytesReclaimed
+		s.check("after a compaction on a full disk")
+		requireDiskBytes(t, s.db)
+		fillDisk(t, s.ballast())
 	}
-	require.Equal(t, stats.Compactions, s.db.Stats().Compactions)
-	requireDiskBytes(t, s.db)
-	killed := before.write(t, fastDir(t))
+	killed := settledImage(t, s.dir()).write(t, fastDir(t))
 
 	require.NoError(t, os.Remove(s.ballast()))
 	compacted, err := s.db.Compact(t.Context())
 	require.NoError(t, err)
-	require.Greater(t, compacted.BytesReclaimed, int64(400_000))
+	require.Greater(t, reclaimed+compacted.BytesReclaimed, int64(400_000))
 	s.check("compacted")
 	require.True(t, s.put(1000))
 	requireDiskBytes(t, s.db)

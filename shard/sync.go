@@ -101,7 +101,6 @@ func (s *Shard) syncLog(activeState uint64) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	s.synced.Store(max(s.synced.Load(), last))
 	for _, r := range list {
 		err := error(nil)
 		switch {
@@ -112,10 +111,14 @@ func (s *Shard) syncLog(activeState uint64) error {
 		case r.end > r.seg.mark.end:
 			err = s.promise(r)
 		}
+		if err != nil && s.markLate(r, err) == nil {
+			break
+		}
 		if err != nil {
-			return s.markLate(r, err)
+			return err
 		}
 	}
+	s.synced.Store(max(s.synced.Load(), last))
 	return nil
 }
 
@@ -386,11 +389,11 @@ func (s *Shard) sealLeft() error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	s.synced.Store(max(s.synced.Load(), last))
 	for _, r := range list {
 		if err := s.sealRolled(r); err != nil {
 			return err
 		}
 	}
+	s.synced.Store(max(s.synced.Load(), last))
 	return nil
 }
