@@ -66,6 +66,9 @@ func TestFullStoreComesBack(t *testing.T) {
 	onFullDisks(t, 6<<20, func(t *testing.T, dir string, errno syscall.Errno) {
 		for _, reopen := range []bool{false, true} {
 			t.Run(fmt.Sprint("reopen=", reopen), func(t *testing.T) {
+				if reopen && errno == syscall.EDQUOT {
+					t.Skip("there may be nothing left to free there that makes a new file")
+				}
 				store, rest := filepath.Join(dir, fmt.Sprint("store ", reopen)), filepath.Join(dir, "rest")
 				opts := &Options{Shards: 4, SegmentSize: 256 << 10, firstSegmentSize: 32 << 10}
 				db, err := Open(store, opts)
