@@ -1,6 +1,7 @@
 package freyja
 
 import (
+	"errors"
 	"time"
 
 	"github.com/freyjadb/freyja/internal/loglimit"
@@ -13,6 +14,9 @@ func (db *DB) startLoops() {
 		db.loops.Go(db.syncLoop)
 	}
 	db.loops.Go(db.coldLoop)
+	if !db.opts.ReadOnly {
+		db.loops.Go(db.folderLoop)
+	}
 	if !db.opts.ReadOnly && !db.opts.DisableAutoCompact {
 		for range compactionWorkers() {
 			db.loops.Go(db.compactLoop)
@@ -68,6 +72,46 @@ func (db *DB) syncInterval() error {
 		synced()
 	}
 	return err
+}
+
+// folderInterval is how often the store looks whether its folder still has its files, besides every sync.
+const folderInterval = time.Second
+
+// folderLoop looks until the store is closed, or is read-only.
+func (db *DB) folderLoop() {
+	tick := time.NewTicker(folderInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-db.done:
+			return
+		case <-tick.C:
+		}
+		if db.lookAtFolder() != nil || db.health.Err() != nil {
+			return
+		}
+	}
+}
+
+// lookAtFolder turns the store read-only if its files are not in its folder any more, and returns why. Cost: a system
+// call.
+func (db *DB) lookAtFolder() error {
+	if err := db.manifest.check(); err != nil {
+		db.health.Fail(err)
+		return db.health.Err()
+	}
+	db.sound.Store(time.Now().UnixNano())
+	return nil
+}
+
+// logFailure tells what has ended writing.
+func (db *DB) logFailure(err error) {
+	if errors.Is(err, ErrFolderLost) {
+		db.log.Error("the store turned read-only: its files were removed or replaced, what was acknowledged since may be lost",
+			"error", err, "sound", time.Unix(0, db.sound.Load()))
+		return
+	}
+	db.log.Error("the store turned read-only: what was written may not be on disk", "error", err)
 }
 
 // Recovery returns what Open found in the store's files and did about it. The slices must not be

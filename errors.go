@@ -35,6 +35,12 @@ var (
 	// ErrFull: a fixed limit of the format was reached, such as 4,096 segments in one shard.
 	ErrFull = shard.ErrFull
 
+	// ErrFolderLost: while the store was open, somebody removed its folder, emptied it, or put other files in the place
+	// of its own. It is noticed at the next sync, after a second at the latest, and ends writing: writes return this
+	// error and ErrReadOnly. What was acknowledged since that happened is lost when the store is closed; until
+	// then it can be read. Files that others put there are left alone.
+	ErrFolderLost = shard.ErrFolderLost
+
 	// ErrBatchTooLarge: the writes of a batch to one shard take more than a segment can hold.
 	ErrBatchTooLarge = shard.ErrBatchTooLarge
 

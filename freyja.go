@@ -90,6 +90,7 @@ type DB struct {
 	writes    writeSampler
 	batches   atomic.Int64 // applied
 	cold      atomic.Bool  // stored by coldLoop
+	sound     atomic.Int64 // when the folder was last seen to have the store's files, in ns since 1970
 	watch     *shard.Watch
 	clock     *shard.Clock
 	health    shard.Health
@@ -155,9 +156,8 @@ func newDB(dir string, o Options) *DB {
 	}
 	db.log = slog.New(handler).With("dir", dir)
 	db.compactor.init(o.CompactBytesPerSecond)
-	db.health.Failed = func(err error) {
-		db.log.Error("the store turned read-only: what was written may not be on disk", "error", err)
-	}
+	db.health.Failed = db.logFailure
+	db.sound.Store(db.opened.UnixNano())
 	return db
 }
 
@@ -574,6 +574,9 @@ func (db *DB) close(closeShard func(*shard.Shard) error) error {
 	close(db.done)
 	db.compactor.stop()
 	db.loops.Wait()
+	if !db.opts.ReadOnly {
+		_ = db.lookAtFolder() // if the files are lost, the shards find the store failed, and say so
+	}
 	err := db.release(closeShard)
 	go runtime.GC()
 	if err != nil {

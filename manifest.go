@@ -1,11 +1,13 @@
 package freyja
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"math/bits"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -252,11 +254,13 @@ type manifestFile struct {
 	folder *mmapio.Folder // the store's
 	health *shard.Health
 	now    *manifest    // guarded by mu; what the file says
+	info   os.FileInfo  // guarded by mu; of the file when it was last looked at; nil: it was not
 	size   atomic.Int64 // its length
 }
 
 func (f *manifestFile) init(folder *mmapio.Folder, m *manifest, health *shard.Health) {
 	f.folder, f.now, f.health = folder, m, health
+	f.noteLocked()
 	f.size.Store(int64(len(m.encode())))
 }
 
@@ -311,11 +315,16 @@ func (f *manifestFile) replace(change func(shards []shard.Listed)) error {
 	next.shards = slices.Clone(f.now.shards)
 	change(next.shards)
 	crashpoint.At("manifest.before")
+	if err := f.checkLocked(); err != nil { // what is there now is not this store's
+		f.health.Fail(err)
+		return fmt.Errorf("replace manifest: %w", err)
+	}
 	b := next.encode()
 	err := f.folder.WriteFileAtomic(manifestName, b)
 	if err == nil || errors.Is(err, mmapio.ErrReplaced) {
 		f.now = &next
 		f.size.Store(int64(len(b)))
+		f.noteLocked()
 	}
 	if err != nil {
 		err = fmt.Errorf("replace manifest: %w", err)
@@ -326,4 +335,43 @@ func (f *manifestFile) replace(change func(shards []shard.Listed)) error {
 	}
 	crashpoint.At("manifest.replaced")
 	return nil
+}
+
+// check returns ErrFolderLost if the folder has no manifest any more, or another one than the store has put there:
+// somebody has emptied the folder or put files of their own there. While the manifest is being replaced, which looks
+// first, it returns nil. Cost: a system call, and reading the manifest if somebody has touched it.
+func (f *manifestFile) check() error {
+	if !f.mu.TryLock() {
+		return nil
+	}
+	defer f.mu.Unlock()
+	return f.checkLocked()
+}
+
+// checkLocked is check. What cannot be told is no loss: what is done with the file next tells. Holds mu.
+func (f *manifestFile) checkLocked() error {
+	info, err := f.folder.Lstat(manifestName)
+	if err != nil {
+		if mmapio.IsGone(err) {
+			return fmt.Errorf("%w: %w", ErrFolderLost, err)
+		}
+		return nil
+	}
+	if f.info != nil && os.SameFile(f.info, info) && f.info.Size() == info.Size() && f.info.ModTime().Equal(info.ModTime()) {
+		return nil
+	}
+	b, err := readManifest(f.folder)
+	if err == nil && !bytes.Equal(b, f.now.encode()) {
+		return fmt.Errorf("%w: %q is not the one that this store has written", ErrFolderLost, f.folder.PathOf(manifestName))
+	}
+	f.info = info
+	return nil
+}
+
+// noteLocked takes the file that is there for the store's. Holds mu, or the store is not shared yet.
+func (f *manifestFile) noteLocked() {
+	f.info = nil
+	if info, err := f.folder.Lstat(manifestName); err == nil {
+		f.info = info
+	}
 }

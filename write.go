@@ -134,6 +134,9 @@ func (db *DB) Sync() error {
 			return fmt.Errorf("freyja: sync: %w", err)
 		}
 	}
+	if err := db.lookAtFolder(); err != nil {
+		return fmt.Errorf("freyja: sync: %w", err)
+	}
 	return nil
 }
 

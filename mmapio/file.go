@@ -25,6 +25,8 @@ type File struct {
 	size    int64    // bytes reserved and mapped
 	mapping *Mapping // the readers' side
 
+	identity os.FileInfo // immutable; nil where there is none (Folder.identify)
+
 	ended    atomic.Int64 // in front of it, and behind the first page, the writable mapping is inaccessible (EndStores)
 	writable *region      // the writer's side; nil once sealed or closed, written by those alone
 	handle   *os.File     // windows: what flushing needs, open as long as writable; nil elsewhere
@@ -107,7 +109,7 @@ func (d *Folder) newFile(file *os.File, name string, have, size int64, head []by
 	if err = diskSync(file); err != nil {
 		return nil, fmt.Errorf("mmapio: sync %q: %w: %w", path, ErrNotSynced, cause(err))
 	}
-	f = &File{folder: d, name: name, size: size}
+	f = &File{folder: d, name: name, size: size, identity: d.identify(file, name)}
 	if f.writable, err = regions.add(file, d, size, true); err != nil {
 		return nil, err
 	}
@@ -304,10 +306,11 @@ func (f *File) toSync(pages []byte, from int64) []byte {
 	return f.mapping.data[from : from+int64(len(pages))]
 }
 
-// checkLength returns ErrTruncated if the file is shorter than it was made. The system syncs a mapping
-// that reaches beyond the end of its file without an error, and drops what lies there.
+// checkLength returns ErrGone if the file is not in its folder any more, and ErrTruncated if it is shorter than it was
+// made. The system syncs a mapping that reaches beyond the end of its file without an error, and drops what lies
+// there.
 func (f *File) checkLength() error {
-	info, err := f.folder.root.Stat(f.name)
+	info, err := f.folder.named(f.name, f.identity)
 	if err == nil && info.Size() < f.size {
 		err = fmt.Errorf("%w to %d of %d bytes", ErrTruncated, info.Size(), f.size)
 	}

@@ -104,6 +104,9 @@ var (
 	// long enough: a bad sector, a vanished disk, no space on a file system that does not honour
 	// reservations. Found inside a FaultError.
 	ErrIO = errors.New("input/output error on mapped file")
+	// ErrGone: a file that was written to or synced is no longer in its folder, or another one has its name.
+	// Returned by File.Sync, File.Seal and Preallocated.Sync.
+	ErrGone = errors.New("file was removed")
 	// ErrLocked: somebody else, in this process or another, holds the lock file in a way that
 	// excludes this one. Returned by Lock.
 	ErrLocked = errors.New("file is locked")

@@ -12,9 +12,12 @@ import (
 // clean is a change of the file's times too, which linux commits with the next sync. (linux 6.18, ext4, a frame of
 // 208 bytes: 0.67 ms by a mapping, 0.18 ms so.) For one goroutine. It holds a descriptor.
 type Preallocated struct {
-	file *os.File
-	path string
-	size int64
+	folder   *Folder
+	name     string // in the folder
+	path     string // for messages
+	file     *os.File
+	identity os.FileInfo // nil where there is none (Folder.identify)
+	size     int64
 }
 
 // CreatePreallocated makes a file, whose name must be free, with size zeros, and syncs it. Its name is durable
@@ -25,7 +28,7 @@ func (d *Folder) CreatePreallocated(name string, size int64) (*Preallocated, err
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: create %q: %w", path, cause(err))
 	}
-	p := &Preallocated{file: file, path: path}
+	p := &Preallocated{folder: d, name: name, path: path, file: file, identity: d.identify(file, name)}
 	if err := p.Grow(size); err != nil {
 		err = errors.Join(err, p.Close())
 		if rmErr := d.diskRemove(name); rmErr != nil {
@@ -74,10 +77,14 @@ func (p *Preallocated) WriteAt(b []byte, offset int64) error {
 	return nil
 }
 
-// Sync returns nil when all that was written before is on disk. After an error it is in an unknown state, and a second
-// Sync proves nothing.
+// Sync returns nil when all that was written before is on disk, in the file that has the name. After an error it is in
+// an unknown state, and a second Sync proves nothing.
 func (p *Preallocated) Sync() error {
-	if err := diskSyncData(p.file); err != nil {
+	err := diskSyncData(p.file)
+	if err == nil {
+		_, err = p.folder.named(p.name, p.identity)
+	}
+	if err != nil {
 		return fmt.Errorf("mmapio: sync %q: %w", p.path, cause(err))
 	}
 	return nil

@@ -22,6 +22,7 @@ var (
 	ErrDeadlock      = errors.New("the call comes from a function that the store has called, and would wait for itself")
 	ErrFormat        = errors.New("unsupported format")
 	ErrNoSpace       = mmapio.ErrNoSpace
+	ErrFolderLost    = errors.New("files of the store were removed or replaced while it was open")
 )
 
 // corrupt is the error for damage at an offset of a file. A record that a later version of freyja
@@ -45,6 +46,9 @@ func unknownVersion(path string, offset int64, what string, version uint32) erro
 func faultError(err error) error {
 	if err == nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrIO) || errors.Is(err, ErrNoSpace) {
 		return err
+	}
+	if errors.Is(err, mmapio.ErrGone) && !errors.Is(err, ErrFolderLost) {
+		return fmt.Errorf("%w: %w", ErrFolderLost, err)
 	}
 	if errors.Is(err, mmapio.ErrTruncated) {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)

@@ -83,6 +83,9 @@ type JournalConfig struct {
 	Health  *Health        // of the store
 	Logger  *slog.Logger   // receives what goes wrong and is made up for
 	Watch   *Watch         // that of the shards
+	// Check returns ErrFolderLost if the store's files are not in its folder any more. It is called after each sync, and
+	// costs a system call.
+	Check func() error
 	// FirstSize and MaxSize are the least and the most bytes of a file. Between them it grows with the store.
 	FirstSize, MaxSize int64
 }
@@ -237,6 +240,9 @@ func (j *Journal) write(targets []uint64, size int64) error {
 		return err
 	}
 	if err := j.files[j.current].file.Sync(); err != nil {
+		return j.failed(err)
+	}
+	if err := j.cfg.Check(); err != nil { // nobody will read the journal
 		return j.failed(err)
 	}
 	crashpoint.At("journal.synced")

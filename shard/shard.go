@@ -154,8 +154,8 @@ type Listed struct {
 	NextID uint64 // no segment from here on was ever listed
 }
 
-// Health is what ends writing to a store: the first sync that failed, or a batch that was written
-// in part. It says nothing else, and is not for ending a store early (CloseUnsynced): who watches
+// Health is what ends writing to a store: the first sync that failed, a batch that was written
+// in part, or the loss of the store's files. It says nothing else, and is not for ending a store early (CloseUnsynced): who watches
 // the store is told of a failure, and acts on it. Any goroutine may use it.
 type Health struct {
 	// Failed is told of the failure, once, by the goroutine that has met it, which may hold mutexes of a shard and of
@@ -189,6 +189,9 @@ func (h *Health) note(err error) error {
 // Err is nil while the store is well, and otherwise wraps ErrReadOnly and the failure.
 func (h *Health) Err() error {
 	if f := h.failure.Load(); f != nil {
+		if errors.Is(f.err, ErrFolderLost) {
+			return fmt.Errorf("%w: %w", ErrReadOnly, f.err)
+		}
 		return fmt.Errorf("%w since writing to its files failed: %w", ErrReadOnly, f.err)
 	}
 	return nil
