@@ -98,7 +98,7 @@ func childOpens(task *killTask) error {
 
 // childHolds opens the store and waits to be killed, or says that the store is locked.
 func childHolds(task *killTask) error {
-	db, err := Open(task.Dir, &Options{ReadOnly: task.ReadOnly})
+	db, err := Open(task.Dir, &Options{ReadOnly: task.ReadOnly, LockWait: -1})
 	if errors.Is(err, ErrLocked) {
 		say("L")
 		return nil

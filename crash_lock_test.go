@@ -14,16 +14,16 @@ func TestSecondProcess(t *testing.T) {
 	for range 3 {
 		c := startChild(t, &task)
 		c.await(t, "O")
-		_, err := Open(dir, nil)
+		_, err := Open(dir, &Options{LockWait: -1})
 		require.ErrorIs(t, err, ErrLocked)
-		_, err = Open(dir, &Options{ReadOnly: true})
+		_, err = Open(dir, &Options{ReadOnly: true, LockWait: -1})
 		require.ErrorIs(t, err, ErrLocked)
 		c.kill(t)
 
 		db, err := Open(dir, nil)
 		require.NoError(t, err)
 		require.NoError(t, db.Put([]byte("key"), []byte("value")))
-		_, err = Open(dir, nil)
+		_, err = Open(dir, &Options{LockWait: -1})
 		require.ErrorIs(t, err, ErrLocked, "twice in one process")
 		c = startChild(t, &task)
 		c.await(t, "L")
@@ -53,10 +53,10 @@ func TestReadersTogether(t *testing.T) {
 		require.ErrorIs(t, reader.Put([]byte("key"), nil), ErrReadOnly)
 		require.ErrorIs(t, reader.Delete([]byte("key")), ErrReadOnly)
 	}
-	_, err = Open(dir, nil)
+	_, err = Open(dir, &Options{LockWait: -1})
 	require.ErrorIs(t, err, ErrLocked)
 	c.kill(t)
-	_, err = Open(dir, nil)
+	_, err = Open(dir, &Options{LockWait: -1})
 	require.ErrorIs(t, err, ErrLocked, "this process reads, too")
 	require.Equal(t, before, readImage(t, dir))
 }

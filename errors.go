@@ -53,7 +53,8 @@ var (
 	// ErrInvalidOptions: an option, or a combination of options, that no store can have, or a folder
 	// that Restore is not to make a store in.
 	ErrInvalidOptions = errors.New("invalid options")
-	// ErrLocked: another process, or another Open in this one, has the store.
+	// ErrLocked: another process, or another Open in this one, has the store, and still had it after Options.LockWait.
+	// The message has who opened it for writing last, as its file LOCK says.
 	ErrLocked = errors.New("store is locked")
 	// ErrNotStore: the folder is not a freyja store and is not empty either, or is missing and
 	// the store was to be opened read-only.

@@ -63,10 +63,6 @@ import (
 	"github.com/freyjadb/freyja/shard"
 )
 
-// lockName is the file that is locked while a store is open. It is never removed: the lock is on the
-// open file and dies with its process.
-const lockName = "LOCK"
-
 // DB is an open store. All methods may be called by any number of goroutines at the same time.
 type DB struct {
 	// Immutable after Open; the fields that reads use come first.
@@ -196,7 +192,7 @@ func (db *DB) open(ctx context.Context) error {
 	if err := db.checkFolder(); err != nil {
 		return err
 	}
-	if err := db.takeLock(); err != nil {
+	if err := db.takeLock(ctx); err != nil {
 		return err
 	}
 	return db.openFiles(ctx)
@@ -293,16 +289,13 @@ func (db *DB) checkManifestMagic() error {
 	return nil
 }
 
-func (db *DB) takeLock() error {
-	lock, err := db.folder.Lock(lockName, !db.opts.ReadOnly)
-	if errors.Is(err, mmapio.ErrLocked) {
-		return fmt.Errorf("%w by another process or another Open: %w", ErrLocked, err)
+// takeLock locks the store, and says in the lock file by whom it is open for writing.
+func (db *DB) takeLock(ctx context.Context) (err error) {
+	db.lock, err = takeLock(ctx, db.folder, !db.opts.ReadOnly, db.opts.LockWait, db.log)
+	if err == nil && !db.opts.ReadOnly {
+		signLock(db.lock, db.log)
 	}
-	if err != nil {
-		return err
-	}
-	db.lock = lock
-	return nil
+	return err
 }
 
 // loadOrCreateManifest holds the store's lock.

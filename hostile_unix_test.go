@@ -170,7 +170,7 @@ func TestFolderThatIsNone(t *testing.T) {
 	require.NoError(t, os.Symlink(real, link))
 	db := openStoreIn(t, link, nil)
 	fill(t, db, 100)
-	_, err := Open(real, nil)
+	_, err := Open(real, &Options{LockWait: -1})
 	require.ErrorIs(t, err, ErrLocked, "it is one store")
 	require.NoError(t, db.Close())
 	requireFilled(t, openStoreIn(t, real, nil), 100)

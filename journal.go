@@ -38,7 +38,7 @@ func (db *DB) startJournal(m *manifest, last replayed) error {
 	}
 	db.journal = shard.NewJournal(shard.JournalConfig{
 		Folder: db.folder, StoreID: m.storeID, Shards: db.shards, Health: &db.health, Logger: db.log, Watch: db.watch,
-		Check: db.manifest.check,
+		Check:     db.manifest.check,
 		FirstSize: db.opts.journalFirst, MaxSize: db.opts.journalMax,
 	})
 	return nil

@@ -148,7 +148,7 @@ func TestMemoryComesBackAfterOpenAndClose(t *testing.T) {
 // openAndClose makes three opens that succeed and two that do not in each of rounds.
 func openAndClose(t *testing.T, dir string, rounds int) {
 	good, bad := filepath.Join(dir, "good"), filepath.Join(dir, "bad")
-	opts := Options{Shards: 4, SegmentSize: 4 << 10, firstSegmentSize: 256}
+	opts := Options{Shards: 4, SegmentSize: 4 << 10, firstSegmentSize: 256, LockWait: -1}
 	for range rounds {
 		for _, readOnly := range []bool{false, true, false} {
 			o := opts

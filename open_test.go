@@ -235,7 +235,7 @@ func TestLockedStoreIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	db := openStoreIn(t, dir, nil)
 	for _, readOnly := range []bool{false, true} {
-		_, err := Open(dir, &Options{ReadOnly: readOnly})
+		_, err := Open(dir, &Options{ReadOnly: readOnly, LockWait: -1})
 		require.ErrorIs(t, err, ErrLocked)
 		require.ErrorContains(t, err, dir)
 	}
@@ -244,7 +244,7 @@ func TestLockedStoreIsRefused(t *testing.T) {
 
 	reader := openStoreIn(t, dir, &Options{ReadOnly: true})
 	second := openStoreIn(t, dir, &Options{ReadOnly: true})
-	_, err := Open(dir, nil)
+	_, err := Open(dir, &Options{LockWait: -1})
 	require.ErrorIs(t, err, ErrLocked)
 	require.NoError(t, reader.Close())
 	require.NoError(t, second.Close())

@@ -67,6 +67,7 @@ const (
 	DefaultSegmentSize  = 64 << 20 // bytes
 	DefaultSyncInterval = time.Second
 	DefaultExpiryGrace  = time.Hour
+	DefaultLockWait     = 10 * time.Second
 	// DefaultCompactAtDeadRatio keeps the files below 2.2 times what is live.
 	DefaultCompactAtDeadRatio = 0.5
 
@@ -94,6 +95,10 @@ type Options struct {
 	// ReadOnly opens a store that exists, changes none of its files, and refuses writes. Any
 	// number of processes may have a store open so, but not beside one that has it for writing.
 	ReadOnly bool
+	// LockWait is how long Open waits for a store that another process, or another Open, has; 0 means DefaultLockWait,
+	// and a negative one does not wait. A process that was killed keeps its store until the kernel has taken it apart:
+	// one that is started at once in its place would not get it otherwise. The context of OpenContext ends it too.
+	LockWait time.Duration
 	// SkipChecksumOnRead hands records out without verifying the checksum of what comes from a file
 	// (their structure is still checked): a disk's bit error in a value is then handed out as data.
 	// Records at the end of the log, and those of segments without a usable hint file, are always verified
@@ -180,6 +185,9 @@ func (opts *Options) withDefaults() (Options, error) {
 	}
 	if o.SyncInterval == 0 {
 		o.SyncInterval = DefaultSyncInterval
+	}
+	if o.LockWait == 0 {
+		o.LockWait = DefaultLockWait
 	}
 	if !(o.CompactAtDeadRatio >= 0 && o.CompactAtDeadRatio <= 1) {
 		return o, fmt.Errorf("Options.CompactAtDeadRatio is %v, not in 0..1: %w", o.CompactAtDeadRatio, ErrInvalidOptions)

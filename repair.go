@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"time"
@@ -76,10 +77,7 @@ func (r *repairer) run() (err error) {
 	if err := r.readManifest(); err != nil {
 		return err
 	}
-	lock, err := r.folder.Lock(lockName, true)
-	if errors.Is(err, mmapio.ErrLocked) {
-		return fmt.Errorf("%w by another process or another Open: %w", ErrLocked, err)
-	}
+	lock, err := takeLock(r.ctx, r.folder, true, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ import (
 const (
 	keepsHandle   = false // a mapping needs no descriptor
 	canTrimMapped = true  // a file can be truncated while it is mapped
+
+	canLockFolders = true // flock takes them
 	// On linux fsync writes pages that were stored into through a mapping as it does those of write(2).
 	syncCoversMapped = runtime.GOOS == "linux"
 )

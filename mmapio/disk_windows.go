@@ -14,6 +14,8 @@ const (
 	keepsHandle   = true  // mmap-go flushes the file's handle, also when unmapping
 	canTrimMapped = false // ERROR_USER_MAPPED_FILE
 
+	canLockFolders = false
+
 	syncCoversMapped = false
 	populateDirties  = false
 )

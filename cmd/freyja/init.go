@@ -53,7 +53,7 @@ func (a *app) init(shards int, asJSON bool) (err error) {
 	if err := requireEmpty(dir); err != nil {
 		return err
 	}
-	db, err := freyja.Open(dir, &freyja.Options{Shards: shards})
+	db, err := a.openStore(dir, &freyja.Options{Shards: shards})
 	if err != nil {
 		return err
 	}

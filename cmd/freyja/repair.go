@@ -55,7 +55,11 @@ func (a *app) repair(asJSON bool) error {
 	}
 	bar := newProgress(a.stderr, "repairing", -1)
 	defer bar.done()
-	report, err := freyja.Repair(ctx, dir, bar.upTo)
+	var report freyja.RepairReport
+	err = a.whenUnlocked(ctx, func() (err error) {
+		report, err = freyja.Repair(ctx, dir, bar.upTo)
+		return err
+	})
 	bar.done()
 	if err != nil {
 		return err

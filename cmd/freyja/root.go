@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -25,8 +26,9 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	dirFlag string
-	started bool // the command line was understood and the command itself runs
+	dirFlag  string
+	lockWait time.Duration // for a store that is locked
+	started  bool          // the command line was understood and the command itself runs
 }
 
 // run executes one command line, reports its error on stderr, and returns the exit code.
@@ -61,7 +63,8 @@ func (a *app) rootCommand() *cobra.Command {
 
 Every command but bench, version and completion needs the store's folder, from --dir or the
 environment variable FREYJA_DIR. One process at a time can have a store open for writing, and
-none can read it meanwhile; any number can read it at the same time.
+none can read it meanwhile; any number can read it at the same time. A command waits for a store
+that another process has, as long as --lock-wait says.
 
 What a command is asked for goes to standard output, all else to standard error; progress is shown
 only where standard error is a terminal. Keys and values may hold any bytes. Ctrl-C stops each command
@@ -97,6 +100,8 @@ Exit codes:
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.PersistentFlags().StringVar(&a.dirFlag, "dir", "", "the store's `folder` (default: $"+dirEnv+")")
+	root.PersistentFlags().DurationVar(&a.lockWait, "lock-wait", freyja.DefaultLockWait,
+		"how long to wait for a store that another process has; 0 does not wait")
 	_ = root.MarkPersistentFlagDirname("dir") // fails only for a flag that does not exist
 	addGroup(root, "Keys and values", a.getCommand(), a.putCommand(), a.delCommand(), a.scanCommand(),
 		a.importCommand(), a.exportCommand())
@@ -154,7 +159,7 @@ func (a *app) open(opts *freyja.Options) (*freyja.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.reportCuts(freyja.Open(dir, opts))
+	return a.reportCuts(a.openStore(dir, opts))
 }
 
 // reportCuts tells on stderr what opening a store for writing took away: it comes only once.
@@ -173,7 +178,7 @@ func (a *app) openExisting(opts *freyja.Options) (*freyja.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.reportCuts(freyja.Open(dir, opts))
+	return a.reportCuts(a.openStore(dir, opts))
 }
 
 // existingDir is the store's folder, which has something in it.
@@ -215,7 +220,7 @@ func (a *app) openReadOnly() (*freyja.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return freyja.Open(dir, &freyja.Options{ReadOnly: true})
+	return a.openStore(dir, &freyja.Options{ReadOnly: true})
 }
 
 // closing closes db at the end of a command. The command's own error goes first; without one, a
