@@ -69,8 +69,7 @@ func (d *Folder) PathOf(name string) string {
 // MakeSub opens a folder in d, and makes it if it is missing. Its name is durable after a Sync of d. Errors wrap the
 // system's.
 func (d *Folder) MakeSub(name string) (*Folder, error) {
-	err := d.diskMakeDir(name, 0o755)
-	if info, statErr := d.root.Lstat(name); err != nil && (statErr != nil || !info.IsDir()) {
+	if err := d.diskMakeDir(name, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("mmapio: make folder %q: %w", d.PathOf(name), cause(err))
 	}
 	return d.OpenSub(name)
@@ -78,7 +77,14 @@ func (d *Folder) MakeSub(name string) (*Folder, error) {
 
 // OpenSub opens a folder in d. Errors wrap the system's.
 func (d *Folder) OpenSub(name string) (*Folder, error) {
-	root, err := d.root.OpenRoot(name)
+	info, err := d.root.Lstat(name) // to open a pipe would wait for a writer
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	var root *os.Root
+	if err == nil {
+		root, err = d.root.OpenRoot(name)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: open folder %q: %w", d.PathOf(name), cause(err))
 	}
