@@ -58,6 +58,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/freyjadb/freyja/internal/bystander"
 	"github.com/freyjadb/freyja/internal/logqueue"
 	"github.com/freyjadb/freyja/mmapio"
 	"github.com/freyjadb/freyja/shard"
@@ -249,6 +250,9 @@ func (db *DB) checkFolder() error {
 			hasManifest = true
 		case lockName, manifestName + ".tmp": // a crash while the store was created leaves these
 		default:
+			if bystander.Is(e.Name()) {
+				continue
+			}
 			foreign = e.Name()
 			_, _, ok := shard.ParseSegmentName(foreign)
 			hasSegments = hasSegments || ok

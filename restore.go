@@ -9,15 +9,17 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
+	"github.com/freyjadb/freyja/internal/bystander"
 	"github.com/freyjadb/freyja/internal/crashpoint"
 	"github.com/freyjadb/freyja/mmapio"
 	"github.com/freyjadb/freyja/shard"
 )
 
 // Restore makes a store in the folder dir from a backup, which it reads from r to the end. dir must be
-// missing, or be empty and not the working folder; missing parents are made. opts are those of Open, nil
+// missing, or be empty but for what file systems and desktops put there, such as lost+found; missing parents are made. opts are those of Open, nil
 // for the defaults, except that Shards 0 means as many as the backed-up store had, while another number
 // divides its keys anew, and that nothing is synced before the end, whatever Durability says. Keys keep
 // the time at which they expire. Those that have expired are restored too, whatever the clock says, and
@@ -25,10 +27,13 @@ import (
 //
 // The store is built beside dir, in a folder whose name is dir's with ".restore-" and random digits behind
 // it. Only when the backup has verified to its last byte and the store is on disk is that folder renamed
-// to dir. An empty dir is removed for it, and gives it its permissions; one that cannot be, such as a mount
-// point, is refused at the beginning. So dir is a whole store or as it was: after an error, or the end of
+// to dir. An empty dir is removed for it, and gives it its permissions. Where that cannot be (a mount point, the working
+// folder, a folder with lost+found or the like in it) or would take the folder from its owner, the store is built in a
+// folder ".restore-" in dir, and its files are moved to dir one by one, the manifest last; if the process may, they
+// are given to the owner of dir. So dir is a whole store or as it was: after an error, or the end of
 // ctx, the new folder is removed, and a crash in the middle leaves nothing but the ".restore-" folder,
-// which may be removed by hand. (In the instant of a renaming it can leave an empty dir missing, too.)
+// which may be removed by hand. (In the instant of a renaming it can leave an empty dir missing, too; and of a store whose files
+// are moved one by one, files without a manifest, which Open refuses.)
 //
 // It costs a Put of each key, one after the other, and a sync of the store. The memory used is a small
 // multiple of the largest record. ctx ends it between blocks; it cannot interrupt a Read.
@@ -134,7 +139,9 @@ type restoreTarget struct {
 	dir    string      // absolute, and not a symbolic link
 	exists bool        // dir is there and empty
 	mode   os.FileMode // permissions of dir
+	inside bool        // dir cannot give way, or is another user's: the store is built in a folder in dir
 	tmp    string      // "" until it is made
+	moved  []string    // names in dir, of files that came out of tmp
 	made   []string    // parents that were missing, the deepest first
 }
 
@@ -167,13 +174,15 @@ func findTarget(dir string) (*restoreTarget, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(entries) > 0 {
-		return refuse(fmt.Sprintf("is not empty, it holds %q", entries[0].Name()))
+	for _, e := range entries {
+		if !bystander.Is(e.Name()) {
+			return refuse(fmt.Sprintf("is not empty, it holds %q", e.Name()))
+		}
 	}
-	if working, err := os.Stat("."); err == nil && os.SameFile(working, info) {
-		return refuse("is the working folder, which cannot be replaced")
-	}
-	return &restoreTarget{dir: path, exists: true, mode: info.Mode().Perm()}, nil
+	t := &restoreTarget{dir: path, exists: true, mode: info.Mode().Perm()}
+	working, err := os.Stat(".")
+	t.inside = len(entries) > 0 || isOthers(info) || err == nil && os.SameFile(working, info)
+	return t, nil
 }
 
 // create makes the folder in which the store is built, with the permissions of the one it will replace,
@@ -194,13 +203,15 @@ func (t *restoreTarget) create() error {
 		return err
 	}
 	tmp := fmt.Sprintf("%s.restore-%x", t.dir, random)
-	if t.exists { // a mount point cannot give way: better to know now than after hours
+	if t.exists && !t.inside { // a mount point cannot give way: better to know now than after hours
 		if err := mmapio.RenameFolder(t.dir, tmp); err != nil {
-			return fmt.Errorf("the folder cannot be replaced: %w", err)
-		}
-		if err := mmapio.RenameFolder(tmp, t.dir); err != nil {
+			t.inside = true
+		} else if err := mmapio.RenameFolder(tmp, t.dir); err != nil {
 			return err
 		}
+	}
+	if t.inside {
+		tmp = filepath.Join(t.dir, fmt.Sprintf(".restore-%x", random))
 	}
 	if err := mmapio.MakeFolder(tmp, t.mode|0o700); err != nil {
 		return err
@@ -214,6 +225,9 @@ func (t *restoreTarget) create() error {
 
 // move gives the store its place. After an error dir is as it was before.
 func (t *restoreTarget) move() error {
+	if t.inside {
+		return whenUnmapped(t.moveInside)
+	}
 	if t.exists { // renaming onto a folder is not possible everywhere
 		if err := mmapio.RemoveFolder(t.dir); err != nil {
 			return err
@@ -231,6 +245,71 @@ func (t *restoreTarget) move() error {
 		err = errors.Join(err, t.putBack())
 	}
 	return err
+}
+
+// moveInside moves the files of the store from the folder in dir to dir itself, the manifest last, when all others are
+// there for good: without it the files are no store.
+func (t *restoreTarget) moveInside() error {
+	dir, err := mmapio.OpenFolder(t.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	tmp, err := dir.OpenSub(filepath.Base(t.tmp))
+	if err != nil {
+		return err
+	}
+	defer tmp.Close()
+	entries, err := tmp.List()
+	if err == nil {
+		err = t.stillEmpty(dir)
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := giveToOwner(t.dir, filepath.Join(t.tmp, e.Name())); err != nil {
+			return err
+		}
+		if e.Name() != manifestName {
+			if err := t.moveFile(dir, e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	if err := dir.Sync(); err != nil {
+		return err
+	}
+	if err := t.moveFile(dir, manifestName); err != nil {
+		return err
+	}
+	if err := dir.Sync(); err != nil {
+		return err
+	}
+	return os.Remove(t.tmp)
+}
+
+// stillEmpty makes sure that nobody has put anything into dir meanwhile.
+func (t *restoreTarget) stillEmpty(dir *mmapio.Folder) error {
+	entries, err := dir.List()
+	for _, e := range entries {
+		if !bystander.Is(e.Name()) && e.Name() != filepath.Base(t.tmp) && !slices.Contains(t.moved, e.Name()) {
+			return fmt.Errorf("%q has come into the folder meanwhile", dir.PathOf(e.Name()))
+		}
+	}
+	return err
+}
+
+// moveFile moves a file from the folder in dir to dir, unless there is something else of that name.
+func (t *restoreTarget) moveFile(dir *mmapio.Folder, name string) error {
+	if _, err := dir.Lstat(name); !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(fmt.Errorf("%q has come into the folder meanwhile", dir.PathOf(name)), err)
+	}
+	if err := dir.Rename(filepath.Join(filepath.Base(t.tmp), name), name); err != nil {
+		return err
+	}
+	t.moved = append(t.moved, name)
+	return nil
 }
 
 // sync makes the folder's name durable, and those of its parents that are new.
@@ -258,6 +337,9 @@ func (t *restoreTarget) putBack() error {
 // remove removes all that create has made, except parents that somebody else uses meanwhile.
 func (t *restoreTarget) remove() error {
 	var err error
+	for _, name := range slices.Backward(t.moved) { // the manifest first
+		err = errors.Join(err, os.Remove(filepath.Join(t.dir, name)))
+	}
 	if t.tmp != "" {
 		err = whenUnmapped(func() error { return os.RemoveAll(t.tmp) })
 	}

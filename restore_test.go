@@ -24,6 +24,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/freyjadb/freyja/internal/bystander"
 	"github.com/freyjadb/freyja/internal/ioevent"
 	"github.com/freyjadb/freyja/shard"
 )
@@ -434,12 +435,54 @@ func TestRestoreRefusedOptions(t *testing.T) {
 	require.NoError(t, db.Close())
 	require.ErrorIs(t, requireRefused(t, base, unread, nil), ErrInvalidOptions)
 	require.NoError(t, os.RemoveAll(path))
+}
 
-	require.NoError(t, os.Mkdir(path, 0o755))
-	t.Chdir(path)
-	err = Restore(context.Background(), unread, ".", nil)
-	require.ErrorIs(t, err, ErrInvalidOptions)
-	require.ErrorContains(t, err, "working folder")
+// TestRestoreInside: into a folder that must stay the one it is, and with what is in it that nobody has put there. After a
+// failure it is as before.
+func TestRestoreInside(t *testing.T) {
+	stream, _ := smallBackup(t)
+	for _, name := range []string{"lost+found", ".snapshot", ".nfs0001"} {
+		dir := fastDir(t)
+		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		before, err := os.Stat(dir)
+		require.NoError(t, err)
+		require.ErrorIs(t, Restore(t.Context(), bytes.NewReader(stream[:len(stream)-1]), dir, &smallStore), ErrCorrupt)
+		require.Len(t, filesBelow(t, dir), 2)
+		taken := &callReader{r: bytes.NewReader(stream), at: 6, call: func() {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "note"), []byte("mine"), 0o600))
+		}}
+		require.ErrorContains(t, Restore(t.Context(), taken, dir, &smallStore), "meanwhile")
+		require.Len(t, filesBelow(t, dir), 3)
+		require.NoError(t, os.Remove(filepath.Join(dir, "note")))
+		require.NoError(t, Restore(t.Context(), bytes.NewReader(stream), dir, &smallStore))
+		verifyStore(t, dir, &smallStore, nil)
+		after, err := os.Stat(dir)
+		require.NoError(t, err)
+		require.True(t, os.SameFile(before, after))
+		require.DirExists(t, filepath.Join(dir, name))
+		entries, err := filepath.Glob(filepath.Join(dir, ".restore-*"))
+		require.NoError(t, err)
+		require.Empty(t, entries)
+	}
+	dir := fastDir(t)
+	t.Chdir(dir)
+	require.NoError(t, Restore(t.Context(), bytes.NewReader(stream), ".", &smallStore))
+	verifyStore(t, ".", &smallStore, nil)
+}
+
+// TestBystanders: a folder that has only what file systems and desktops put there becomes a store.
+func TestBystanders(t *testing.T) {
+	dir := fastDir(t)
+	for _, name := range append([]string{".nfs00000000deadbeef", ".Trash-1000"}, bystander.Names...) {
+		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+	}
+	db, err := Open(dir, &smallStore)
+	require.NoError(t, err)
+	require.NoError(t, db.Put([]byte("key"), nil))
+	require.NoError(t, db.Close())
+	require.DirExists(t, filepath.Join(dir, "lost+found"))
+	_, err = Open(filepath.Join(dir, "lost+found"), &Options{ReadOnly: true})
+	require.ErrorIs(t, err, ErrNotStore)
 }
 
 // TestRestoreIntoEmptyFolder: the folder gives the store its place and its permissions, and is there

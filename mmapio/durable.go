@@ -139,6 +139,15 @@ func (d *Folder) removeLeft(name string) error {
 	return d.Remove(name)
 }
 
+// Rename gives a file another name, in the folder or in one below it. It is durable after a Sync of both. Errors wrap the
+// system's.
+func (d *Folder) Rename(from, to string) error {
+	if err := d.diskRename(from, to); err != nil {
+		return fmt.Errorf("mmapio: rename %q to %q: %w", d.PathOf(from), d.PathOf(to), cause(err))
+	}
+	return nil
+}
+
 // RemoveFolder removes the empty folder at path; one already gone is no error. The removal is durable after a
 // SyncFolder of the one it is in. Errors wrap the system's.
 func RemoveFolder(path string) error {

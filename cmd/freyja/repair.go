@@ -56,7 +56,7 @@ func (a *app) repair(asJSON bool) error {
 	bar := newProgress(a.stderr, "repairing", -1)
 	defer bar.done()
 	var report freyja.RepairReport
-	err = a.whenUnlocked(ctx, func() (err error) {
+	err = a.whenUnlocked(func() (err error) {
 		report, err = freyja.Repair(ctx, dir, bar.upTo)
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/freyjadb/freyja"
+	"github.com/freyjadb/freyja/internal/bystander"
 )
 
 // dirEnv names the environment variable that stands in for --dir.
@@ -194,9 +196,11 @@ func (a *app) existingDir() (string, error) {
 	return dir, err
 }
 
-// requireEmpty refuses a folder that has something in it, for commands that make a store of their own.
+// requireEmpty refuses a folder that has something in it, for commands that make a store of their own. What file systems
+// put there does not count.
 func requireEmpty(dir string) error {
 	entries, err := os.ReadDir(dir)
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return bystander.Is(e.Name()) })
 	switch {
 	case len(entries) > 0 && isStore(dir):
 		return fmt.Errorf("the folder %q is not empty: it is a freyja store already", dir)
