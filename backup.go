@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"time"
 
@@ -30,7 +31,8 @@ type BackupInfo struct {
 //
 // When ctx ends, Backup stops before the next piece, with ctx's error; it cannot interrupt a Write. After
 // an error what w has received is no backup, and Restore will say so. Errors: those of w, wrapped; ErrCorrupt
-// or ErrIO, naming file and offset, if a record cannot be read; ErrClosed.
+// or ErrIO, naming file and offset, if a record cannot be read; ErrClosed; ErrInvalidOptions if w is an *os.File in the
+// store's own folder.
 func (db *DB) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 	start := time.Now()
 	info, err := db.backup(ctx, w)
@@ -46,6 +48,9 @@ func (db *DB) backup(ctx context.Context, w io.Writer) (info BackupInfo, err err
 	if err := ctx.Err(); err != nil {
 		return info, err
 	}
+	if err := db.refuseOwnFolder(w); err != nil {
+		return info, err
+	}
 	h := backupHeader{shards: len(db.shards), taken: time.Now().UnixNano()}
 	snapshot, err := db.Snapshot()
 	if err != nil {
@@ -55,6 +60,29 @@ func (db *DB) backup(ctx context.Context, w io.Writer) (info BackupInfo, err err
 	return writeBackup(ctx, w, h, func(fn func(key, value []byte, expiry int64) error) error {
 		return snapshot.scanStored(ctx, fn)
 	})
+}
+
+// refuseOwnFolder refuses to write a backup to a file in the store's folder: what takes the store would take it too, and the
+// next backup of the folder has it again. Of a writer that is no file nothing can be told.
+func (db *DB) refuseOwnFolder(w io.Writer) error {
+	file, ok := w.(*os.File)
+	if !ok {
+		return nil
+	}
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	entries, err := db.folder.List()
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if own, err := db.folder.Lstat(e.Name()); err == nil && os.SameFile(own, info) {
+			return fmt.Errorf("%q lies in the store's own folder: %w", file.Name(), ErrInvalidOptions)
+		}
+	}
+	return nil
 }
 
 // entrySource calls fn once for every key that is to be in a backup, in any order, and returns fn's

@@ -2,6 +2,7 @@ package freyja
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -110,5 +111,20 @@ func TestLockFileRemoved(t *testing.T) {
 			require.ErrorIs(t, err, ErrLocked)
 		}
 		require.NoError(t, db.Close())
+	}
+}
+
+// TestBackupIntoOwnFolder is refused: what takes the store would take its backup too.
+func TestBackupIntoOwnFolder(t *testing.T) {
+	dir := fastDir(t)
+	db, err := Open(dir, &smallStore)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	for at, refused := range map[string]bool{dir: true, t.TempDir(): false} {
+		file, err := os.Create(filepath.Join(at, "backup"))
+		require.NoError(t, err)
+		_, err = db.Backup(t.Context(), file)
+		require.Equal(t, refused, errors.Is(err, ErrInvalidOptions), "%v", err)
+		require.NoError(t, file.Close())
 	}
 }

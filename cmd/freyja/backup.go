@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -75,7 +77,32 @@ func (a *app) backup(name string, asJSON bool) (err error) {
 	return nil
 }
 
+// isBelow reports whether a file lies, or would lie, in a folder or below it.
+func isBelow(dir, name string) bool {
+	folder, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	at, err := filepath.Abs(name)
+	if err != nil {
+		return false
+	}
+	if real, err := filepath.EvalSymlinks(filepath.Dir(at)); err == nil {
+		at = filepath.Join(real, filepath.Base(at))
+	}
+	for at != filepath.Dir(at) {
+		at = filepath.Dir(at)
+		if above, err := os.Stat(at); err == nil && os.SameFile(above, folder) {
+			return true
+		}
+	}
+	return false
+}
+
 func (a *app) backupTo(ctx context.Context, db *freyja.DB, name string) (freyja.BackupInfo, error) {
+	if dir, err := a.dir(); err == nil && name != "-" && isBelow(dir, name) {
+		return freyja.BackupInfo{}, fmt.Errorf("backup: %q lies in the store's own folder: %w", name, freyja.ErrInvalidOptions)
+	}
 	out, err := a.openOutput(name)
 	if err != nil {
 		return freyja.BackupInfo{}, err
