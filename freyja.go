@@ -42,6 +42,7 @@
 package freyja
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -193,6 +194,7 @@ func (db *DB) open(ctx context.Context) error {
 	if err := db.checkFolder(); err != nil {
 		return err
 	}
+	db.folder.SetFileMode(cmp.Or(db.opts.FileMode, fileModeOf(db.folder)))
 	if err := db.takeLock(ctx); err != nil {
 		return err
 	}
@@ -230,11 +232,30 @@ func (db *DB) openFolder() (err error) {
 	if db.opts.ReadOnly {
 		return fmt.Errorf("the folder is missing: %w", ErrNotStore)
 	}
-	if err := mmapio.MakeFolder(db.dir, 0o755); err != nil {
+	if err := mmapio.MakeFolder(db.dir, mmapio.FolderMode(cmp.Or(db.opts.FileMode, DefaultFileMode))); err != nil {
 		return err
 	}
 	db.folder, err = mmapio.OpenFolder(db.dir)
 	return err
+}
+
+// fileModeOf is the mode of new files in a store's folder: that of its manifest, of a segment if it has lost that, and
+// DefaultFileMode in a new store. The owner may read and write in any case.
+func fileModeOf(folder *mmapio.Folder) os.FileMode {
+	info, err := folder.Lstat(manifestName)
+	if err != nil {
+		entries, _ := folder.List() // or it is a new store's
+		for _, e := range entries {
+			if _, _, ok := shard.ParseSegmentName(e.Name()); ok {
+				info, err = folder.Lstat(e.Name())
+				break
+			}
+		}
+	}
+	if err != nil || !info.Mode().IsRegular() {
+		return DefaultFileMode
+	}
+	return info.Mode().Perm()&0o666 | 0o600
 }
 
 // checkFolder makes sure that the folder is a store or may become one, before anything is written to it.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/bits"
+	"os"
 	"time"
 
 	"github.com/freyjadb/freyja/hashidx"
@@ -68,6 +69,7 @@ const (
 	DefaultSyncInterval = time.Second
 	DefaultExpiryGrace  = time.Hour
 	DefaultLockWait     = 10 * time.Second
+	DefaultFileMode     = os.FileMode(0o600) // in a new store
 	// DefaultCompactAtDeadRatio keeps the files below 2.2 times what is live.
 	DefaultCompactAtDeadRatio = 0.5
 
@@ -95,6 +97,11 @@ type Options struct {
 	// ReadOnly opens a store that exists, changes none of its files, and refuses writes. Any
 	// number of processes may have a store open so, but not beside one that has it for writing.
 	ReadOnly bool
+	// FileMode is the permissions of the files that the store makes, whatever the umask is: 0600 and any of 0066. The folders
+	// that it makes get the right to enter for whom may read. 0 means those of the file MANIFEST, and DefaultFileMode in a
+	// new store. Files and folders that are there are not changed. Windows, and file systems without permissions, have
+	// their own.
+	FileMode os.FileMode
 	// LockWait is how long Open waits for a store that another process, or another Open, has; 0 means DefaultLockWait,
 	// and a negative one does not wait. A process that was killed keeps its store until the kernel has taken it apart:
 	// one that is started at once in its place would not get it otherwise. The context of OpenContext ends it too.
@@ -185,6 +192,9 @@ func (opts *Options) withDefaults() (Options, error) {
 	}
 	if o.SyncInterval == 0 {
 		o.SyncInterval = DefaultSyncInterval
+	}
+	if o.FileMode != 0 && (o.FileMode&^0o666 != 0 || o.FileMode&0o600 != 0o600) {
+		return o, fmt.Errorf("Options.FileMode is %#o, not 0600 with any of 0066: %w", o.FileMode, ErrInvalidOptions)
 	}
 	if o.LockWait == 0 {
 		o.LockWait = DefaultLockWait

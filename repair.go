@@ -74,6 +74,7 @@ func (r *repairer) run() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.folder.Close()) }()
+	r.folder.SetFileMode(fileModeOf(r.folder))
 	if err := r.readManifest(); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package freyja
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -53,7 +54,7 @@ func restore(ctx context.Context, r io.Reader, dir string, opts *Options) (err e
 	if err != nil {
 		return err
 	}
-	target, err := findTarget(dir)
+	target, err := findTarget(dir, o.FileMode)
 	if err != nil {
 		return err
 	}
@@ -145,8 +146,8 @@ type restoreTarget struct {
 	made   []string    // parents that were missing, the deepest first
 }
 
-// findTarget makes sure that a store may be put into dir. It changes nothing.
-func findTarget(dir string) (*restoreTarget, error) {
+// findTarget makes sure that a store whose files have a mode may be put into dir. It changes nothing.
+func findTarget(dir string, mode os.FileMode) (*restoreTarget, error) {
 	refuse := func(why string) (*restoreTarget, error) {
 		return nil, fmt.Errorf("the folder %s: %w", why, ErrInvalidOptions)
 	}
@@ -158,7 +159,7 @@ func findTarget(dir string) (*restoreTarget, error) {
 		return nil, err
 	}
 	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-		return &restoreTarget{dir: path, mode: 0o755}, nil
+		return &restoreTarget{dir: path, mode: mmapio.FolderMode(cmp.Or(mode, DefaultFileMode))}, nil
 	}
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return nil, err
@@ -195,7 +196,7 @@ func (t *restoreTarget) create() error {
 		}
 		t.made = append(t.made, dir)
 	}
-	if err := mmapio.MakeFolder(parent, 0o755); err != nil {
+	if err := mmapio.MakeParents(t.dir); err != nil {
 		return err
 	}
 	var random [8]byte
@@ -217,9 +218,6 @@ func (t *restoreTarget) create() error {
 		return err
 	}
 	t.tmp = tmp
-	if t.exists {
-		return os.Chmod(tmp, t.mode|0o700)
-	}
 	return nil
 }
 

@@ -574,7 +574,7 @@ func TestRestoreTargetPutBack(t *testing.T) {
 			if name == "sync" && runtime.GOOS == "windows" {
 				t.Skip("windows does not sync folders")
 			}
-			target, err := findTarget(dir)
+			target, err := findTarget(dir, 0)
 			require.NoError(t, err)
 			require.NoError(t, target.create())
 			spoil(target)

@@ -1,6 +1,7 @@
 package mmapio
 
 import (
+	"errors"
 	"math"
 	"os"
 
@@ -16,8 +17,8 @@ import (
 const (
 	// maxLength is the longest mapping in bytes, rounded to pages: what an int counts.
 	maxLength = int64(math.MaxInt - 1<<20)
-	// fileMode is what new files are created with, before the umask.
-	fileMode = 0o644
+	// defaultMode is what new files have, unless SetFileMode says otherwise.
+	defaultMode = os.FileMode(0o600)
 	// stepSize is how much one call reserves, writes or populates. Some of these calls start over when
 	// a signal comes, and must be short enough to finish between two signals of a profiler.
 	stepSize = int64(1 << 20)
@@ -44,7 +45,34 @@ func (d *Folder) diskOpen(name string, flag int) (*os.File, error) {
 	if err := ioevent.Before(e); err != nil {
 		return nil, err
 	}
-	return d.root.OpenFile(name, flag, fileMode)
+	if flag&os.O_CREATE == 0 {
+		return d.root.OpenFile(name, flag, 0)
+	}
+	return d.diskCreate(name, flag)
+}
+
+// diskCreate opens a file that need not be there. One that is new, or that is emptied, gets the folder's mode; another
+// keeps its own.
+func (d *Folder) diskCreate(name string, flag int) (*os.File, error) {
+	file, err := d.root.OpenFile(name, flag|os.O_EXCL, d.mode)
+	if errors.Is(err, os.ErrExist) && flag&os.O_EXCL == 0 {
+		file, err = d.root.OpenFile(name, flag, d.mode)
+		if err == nil && flag&os.O_TRUNC == 0 {
+			return file, nil
+		}
+	}
+	if err == nil {
+		d.setMode(file)
+	}
+	return file, err
+}
+
+// setMode gives a file the folder's mode, of which the umask may have taken something. File systems without modes refuse
+// that, and it is no reason to have no file.
+func (d *Folder) setMode(file *os.File) {
+	if info, err := file.Stat(); err == nil && info.Mode().Perm() != d.mode {
+		_ = file.Chmod(d.mode)
+	}
 }
 
 // checkRegular returns ErrNotRegular if name is that of something that may not be opened with flag. Links are followed

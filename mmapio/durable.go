@@ -166,24 +166,38 @@ func RenameFolder(from, to string) error {
 	return nil
 }
 
-// MakeFolder makes a folder, and those above it that are missing, with permissions mode before the umask.
+// MakeFolder makes a folder with permissions mode, whatever the umask, and those above it that are missing, with 0755
+// less the umask.
 // When it returns nil their names are durable. One that is there is no error. After an error some may be
 // there. Errors wrap the system's.
-func MakeFolder(path string, mode os.FileMode) error {
+func MakeFolder(path string, mode os.FileMode) error { return makeFolder(path, mode, true) }
+
+// MakeParents makes the folders above path that are missing, as MakeFolder does.
+func MakeParents(path string) error { return makeFolder(filepath.Dir(path), parentMode, false) }
+
+// makeFolder is MakeFolder; only if exact is set the mode does not depend on the umask.
+func makeFolder(path string, mode os.FileMode, exact bool) error {
 	if isFolder(path) {
 		return nil
 	}
 	parent := filepath.Dir(path)
 	if parent != path {
-		if err := MakeFolder(parent, mode); err != nil {
+		if err := makeFolder(parent, parentMode, false); err != nil {
 			return err
 		}
 	}
-	if err := diskMakeFolder(path, mode); err != nil && !isFolder(path) { // or somebody else was faster
+	err := diskMakeFolder(path, mode)
+	if err != nil && !isFolder(path) { // or somebody else was faster
 		return fmt.Errorf("mmapio: make folder %q: %w", path, cause(err))
+	}
+	if err == nil && exact {
+		_ = os.Chmod(path, mode) // as setMode does
 	}
 	return SyncFolder(parent)
 }
+
+// parentMode is the mode of folders above one that is made, before the umask.
+const parentMode = 0o755
 
 func isFolder(path string) bool {
 	info, err := os.Stat(path)

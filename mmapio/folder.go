@@ -26,9 +26,17 @@ type Folder struct {
 	root *os.Root
 	path string // immutable
 
-	syncMu sync.Mutex // held by the sync under way
-	lost   error      // guarded by syncMu: the sync that failed
+	syncMu sync.Mutex  // held by the sync under way
+	lost   error       // guarded by syncMu: the sync that failed
+	mode   os.FileMode // of new files; immutable once the folder is shared
 }
+
+// SetFileMode says which permissions new files get, whatever the umask; 0600 without it. A folder made in d gets those, and
+// the right to enter it for whom may read. Before other goroutines use d.
+func (d *Folder) SetFileMode(mode os.FileMode) { d.mode = mode }
+
+// FolderMode is the mode of a folder for files of a mode: who may read those may enter it.
+func FolderMode(mode os.FileMode) os.FileMode { return mode | mode&0o444>>2 }
 
 // OpenFolder opens the folder at path, which may be a link to one. Errors wrap the system's.
 func OpenFolder(path string) (*Folder, error) {
@@ -43,7 +51,7 @@ func OpenFolder(path string) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: open folder %q: %w", path, cause(err))
 	}
-	return &Folder{root: root, path: path}, nil
+	return &Folder{root: root, path: path, mode: defaultMode}, nil
 }
 
 // Close ends the use of the folder. Later calls return os.ErrClosed; another Close does nothing.
@@ -69,8 +77,12 @@ func (d *Folder) PathOf(name string) string {
 // MakeSub opens a folder in d, and makes it if it is missing. Its name is durable after a Sync of d. Errors wrap the
 // system's.
 func (d *Folder) MakeSub(name string) (*Folder, error) {
-	if err := d.diskMakeDir(name, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+	err := d.diskMakeDir(name, FolderMode(d.mode))
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("mmapio: make folder %q: %w", d.PathOf(name), cause(err))
+	}
+	if err == nil {
+		_ = d.root.Chmod(name, FolderMode(d.mode)) // as setMode does
 	}
 	return d.OpenSub(name)
 }
@@ -88,7 +100,7 @@ func (d *Folder) OpenSub(name string) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mmapio: open folder %q: %w", d.PathOf(name), cause(err))
 	}
-	return &Folder{root: root, path: d.PathOf(name)}, nil
+	return &Folder{root: root, path: d.PathOf(name), mode: d.mode}, nil
 }
 
 // Sync makes the entries of the folder durable: what was created in it, renamed or removed. It costs a disk flush. It
