@@ -78,7 +78,7 @@ func closeFile(name string) func(t *testing.T, dir string) {
 }
 
 func permissionOptions() *Options {
-	return &Options{Shards: 1, SegmentSize: 4 << 10, firstSegmentSize: 1 << 10}
+	return &Options{Shards: 1, SegmentSize: 4 << 10, firstSegmentSize: 1 << 10, FileMode: 0o644}
 }
 
 func init() { children["unprivileged"] = childUnprivileged }
