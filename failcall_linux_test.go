@@ -125,7 +125,7 @@ func (r *failRun) write(call func() error, writes ...powerWrite) {
 	for _, w := range writes {
 		parts[r.shardOf(w.key)] = append(parts[r.shardOf(w.key)], w)
 	}
-	ends := r.history.begin(parts, len(writes) > 1)
+	ends := r.history.begin(parts, len(writes) > 1, nil)
 	if r.mayFail(call(), "write") {
 		r.history.end(ends, r.opts.Durability == Always)
 	} else if !r.visible(writes) {

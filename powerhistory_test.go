@@ -6,6 +6,9 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // What a store that survived a power failure is compared with: the history of each shard's writes, how much
@@ -25,6 +28,7 @@ type powerHistory struct {
 type powerEntry struct {
 	batch  int // 0: a write of its own
 	writes []powerWrite
+	idle   bool // a part that changes nothing: it deletes keys that are absent
 }
 
 type powerWrite struct {
@@ -38,8 +42,8 @@ func newPowerHistory(base []map[string]string) *powerHistory {
 }
 
 // begin enters what is about to be written, by shard. One goroutine at a time begins and ends writes of a shard.
-// It returns how long the logs of the shards are with it.
-func (h *powerHistory) begin(parts map[int][]powerWrite, batch bool) (ends map[int]int) {
+// idle are the shards in which a batch changes nothing. It returns how long the logs of the shards are with it.
+func (h *powerHistory) begin(parts map[int][]powerWrite, batch bool, idle map[int]bool) (ends map[int]int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	number := 0
@@ -49,7 +53,7 @@ func (h *powerHistory) begin(parts map[int][]powerWrite, batch bool) (ends map[i
 	}
 	ends = map[int]int{}
 	for s, writes := range parts {
-		h.logs[s] = append(h.logs[s], powerEntry{number, writes})
+		h.logs[s] = append(h.logs[s], powerEntry{number, writes, idle[s]})
 		ends[s] = len(h.logs[s])
 	}
 	return ends
@@ -182,11 +186,14 @@ func prefixesLike(base map[string]string, log []powerEntry, found map[string]str
 	return fits
 }
 
-// wholeBatches takes the numbers out of fits with which a batch would be in one log and not in another. What a
-// batch demands is that its parts are in together or out together, so the largest numbers that are left
-// go together (and so do the smallest).
+// wholeBatches takes the numbers out of fits with which a batch would be in one log and not in another. A batch demands
+// that the parts that change something are in together or out together. If they are in, the logs of its idle parts must
+// reach the place of these: the batch relies on the deletes in front of it. But such a log may go on behind that
+// place without the batch, as nothing there relies on a part that changes nothing. The larger of two answers is
+// an answer, shard by shard, so the largest numbers that are left go together (and so do the smallest).
 func wholeBatches(logs [][]powerEntry, span powerSpan, fits [][]bool) ([]int, error) {
 	parts := map[int]map[int]int{} // batch, shard: entries up to its part
+	idle := map[[2]int]bool{}      // batch, shard
 	for s, log := range logs {
 		for i, e := range log[:span.most[s]] {
 			if e.batch > 0 {
@@ -194,6 +201,7 @@ func wholeBatches(logs [][]powerEntry, span powerSpan, fits [][]bool) ([]int, er
 					parts[e.batch] = map[int]int{}
 				}
 				parts[e.batch][s] = i + 1
+				idle[[2]int{e.batch, s}] = e.idle
 			}
 		}
 	}
@@ -202,7 +210,7 @@ func wholeBatches(logs [][]powerEntry, span powerSpan, fits [][]bool) ([]int, er
 		for number, part := range parts {
 			in, out := false, false // it must be
 			for s, n := range part {
-				in = in || !slices.Contains(fits[s][:n], true)
+				in = in || !idle[[2]int{number, s}] && !slices.Contains(fits[s][:n], true)
 				out = out || !slices.Contains(fits[s][n:], true)
 			}
 			if in && out {
@@ -212,7 +220,7 @@ func wholeBatches(logs [][]powerEntry, span powerSpan, fits [][]bool) ([]int, er
 				if in {
 					changed = clearAny(fits[s][:n]) || changed
 				}
-				if out {
+				if out && !idle[[2]int{number, s}] {
 					changed = clearAny(fits[s][n:]) || changed
 				}
 			}
@@ -287,4 +295,24 @@ func (h *powerHistory) text(span powerSpan) string {
 		}
 	}
 	return b.String()
+}
+
+// TestHistoryOfIdleParts: a batch that is there needs what its idle part relies on, and a log may go on behind an idle part
+// without the batch.
+func TestHistoryOfIdleParts(t *testing.T) {
+	put := func(key string) powerWrite { return powerWrite{key, []byte(key)} }
+	h := newPowerHistory([]map[string]string{{}, {"b": "b"}})
+	h.begin(map[int][]powerWrite{1: {{key: "b"}}}, false, nil)
+	h.begin(map[int][]powerWrite{0: {put("a")}, 1: {{key: "b"}}}, true, map[int]bool{1: true})
+	h.begin(map[int][]powerWrite{1: {put("c")}}, false, nil)
+	span := powerSpan{least: []int{0, 0}, most: h.begunNow()}
+
+	entries, err := h.explain([]map[string]string{{}, {"c": "c"}}, span)
+	require.NoError(t, err, "the log of the idle part goes on without the batch")
+	require.Equal(t, []int{0, 3}, entries)
+	entries, err = h.explain([]map[string]string{{"a": "a"}, {}}, span)
+	require.NoError(t, err)
+	require.Equal(t, []int{1, 2}, entries, "the batch is there, and what it relies on")
+	_, err = h.explain([]map[string]string{{"a": "a"}, {"b": "b"}}, span)
+	require.ErrorContains(t, err, "batch 1 is there in part", "the delete that the batch relies on is gone")
 }

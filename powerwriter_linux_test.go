@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -100,7 +101,7 @@ func (w *powerWriter) value() []byte {
 
 // write makes a write of its own, which is in the history before it begins.
 func (w *powerWriter) write(s int, write powerWrite, call func() error) error {
-	ends := w.history.begin(map[int][]powerWrite{s: {write}}, false)
+	ends := w.history.begin(map[int][]powerWrite{s: {write}}, false, nil)
 	if err := call(); err != nil {
 		return err
 	}
@@ -157,18 +158,18 @@ func (w *powerWriter) apply(shards []int) error {
 		}
 		parts[s] = append(parts[s], write)
 	}
-	states, changes := map[int]map[string]string{}, false
+	states, idle := map[int]map[string]string{}, map[int]bool{}
 	for s, writes := range parts {
 		states[s] = maps.Clone(w.model[s])
 		powerEntry{writes: writes}.applyTo(states[s])
-		changes = changes || !maps.Equal(states[s], w.model[s])
+		idle[s] = maps.Equal(states[s], w.model[s])
 	}
-	if !changes { // deletes of absent keys alone: there is nothing that could be torn
+	if !slices.Contains(slices.Collect(maps.Values(idle)), false) { // deletes of absent keys alone: there is nothing that could be torn
 		parts = nil
 	}
-	// Where only some of the parts change nothing they are in the history all the same: a batch that is there relies on
-	// the deletes that made its keys absent.
-	ends := w.history.begin(parts, true)
+	// Where only some of the parts are idle they are in the history all the same: a batch that is there relies on the deletes
+	// that made its keys absent.
+	ends := w.history.begin(parts, true, idle)
 	if err := w.db.Apply(b); err != nil {
 		return err
 	}
