@@ -42,7 +42,8 @@ type RepairReport struct {
 // ErrLocked, ErrFormat, that of ctx, and those of the file system: it needs about as much space as the
 // damaged segments have.
 func Repair(ctx context.Context, dir string, progress func(done, total int64)) (RepairReport, error) {
-	r := &repairer{ctx: ctx, dir: dir, meter: meter{progress: progress}, start: time.Now()}
+	r := &repairer{ctx: ctx, dir: dir, meter: meter{progress: progress}, start: time.Now(),
+		clock: shard.NewClock(DefaultExpiryGrace)}
 	err := r.run()
 	if err != nil {
 		err = fmt.Errorf("freyja: repair %q: %w", dir, err)
@@ -58,6 +59,7 @@ type repairer struct {
 	folder   *mmapio.Folder
 	meter    meter
 	start    time.Time
+	clock    *shard.Clock // of the marks that it writes
 	report   RepairReport
 	manifest *manifest
 	rebuilt  []byte // the manifest that could not be used, nil if it could; empty if it was missing
@@ -187,7 +189,7 @@ func manifestOf(folder *mmapio.Folder) (*manifest, error) {
 func (r *repairer) config(number int) shard.Config {
 	return shard.Config{
 		Folder: r.folder, StoreID: r.manifest.storeID, Secret: r.manifest.secret, Shard: number, Shards: len(r.manifest.shards),
-		Listed: r.manifest.shards[number], Hash: xxhash.Sum64,
+		Listed: r.manifest.shards[number], Hash: xxhash.Sum64, Clock: r.clock,
 	}
 }
 
