@@ -78,7 +78,8 @@ func (t *Table) probe(hash, i uint64) (Location, Position) {
 	if t.overlay != nil {
 		goto paged
 	}
-	for left := uint64(0); ; {
+	// The end of the reach is known in front: one comparison a slot, and no count to keep.
+	for stop := (i + t.reach) & mask; ; {
 		w := loadSlot(base, i)
 		// One comparison asks both questions: the difference w^want is w's location when the
 		// fingerprints are equal, and at least locationSpan when they are not; subtracting
@@ -87,14 +88,10 @@ func (t *Table) probe(hash, i uint64) (Location, Position) {
 			runtime.KeepAlive(t)
 			return Location(x), Position(i)
 		}
-		if left == 0 { // the first slot: one that holds the key costs no look at the reach
-			left = t.reach
-		}
-		if left--; w == wordEmpty || left == 0 {
+		if i = (i + 1) & mask; w == wordEmpty || i == stop {
 			runtime.KeepAlive(t)
 			return 0, 0
 		}
-		i = (i + 1) & mask
 	}
 paged:
 	for left := t.reach; left > 0; left-- {
