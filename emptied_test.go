@@ -20,7 +20,6 @@ type emptiedStore struct {
 	dir   string
 	opts  *Options
 	clock *testClock
-	fill  func(key, value []byte) error
 	empty func()
 }
 

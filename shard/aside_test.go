@@ -74,7 +74,6 @@ func TestCollidesWithKeyAside(t *testing.T) {
 		l.reopen()
 		require.False(t, l.report[0].SavedIndex)
 		require.Positive(t, l.report[0].Hints)
-		s = l.shards[0]
 		l.requireKeys(want, one[0], other[1])
 		put(other[3+round])
 		l.requireKeys(want, one[0], other[1])
