@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 fuzz_time=10s
 stress_time=60s
-test_timeout=20m
+test_timeout=40m
 case "${1:-}" in
 "") ;;
 --long)
