@@ -82,6 +82,8 @@ var smaller = []struct {
 }{
 	// The command that this test is a part of.
 	{regexp.MustCompile(`^scripts/test\.sh.*`), `bash -n scripts/test.sh`},
+	{regexp.MustCompile(`^scripts/model\.sh.*`), `bash -n scripts/model.sh`}, // a step of scripts/test.sh
+	{regexp.MustCompile(`^scripts/mutate\.sh.*`), `scripts/mutate.sh --check`},
 	{regexp.MustCompile(`^(scripts/bench\.sh.*--help)$`), `$1`},
 	{regexp.MustCompile(`^(scripts/bench\.sh --peers.*)$`), `$1 --keys 2000 --rounds 1 --duration 10ms --engines freyja,bbolt --only read-uniform,scan --out "$(mktemp -d)/out"`},
 	{regexp.MustCompile(`^(scripts/bench\.sh life.*)$`), `$1 --keys 20000 --rounds 1 --duration 10ms --ycsb-for 100ms --baseline-for 100ms --out "$(mktemp -d)/out"`},
