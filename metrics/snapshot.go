@@ -94,6 +94,7 @@ type Usage struct {
 	IndexHeldBytes  int64   `json:"index_held_bytes"`
 	HeapBytes       int64   `json:"heap_bytes"`
 	MappedBytes     int64   `json:"mapped_bytes"`
+	KeysAside       int64   `json:"keys_aside"`
 	Segments        int     `json:"segments"`
 	JournalBytes    int64   `json:"journal_bytes"`
 	QuarantineBytes int64   `json:"quarantine_bytes"`
@@ -114,6 +115,7 @@ type Shard struct {
 	IndexHeldBytes int64 `json:"index_held_bytes"`
 	HeapBytes      int64 `json:"heap_bytes"`
 	Segments       int   `json:"segments"`
+	KeysAside      int64 `json:"keys_aside"`
 }
 
 // Recovery is freyja.RecoveryReport, which documents the fields.
@@ -186,13 +188,13 @@ func newUsage(u *freyja.Usage) Usage {
 	out := Usage{
 		Keys: u.Keys, LiveBytes: u.LiveBytes, DeadBytes: u.DeadBytes, ExpiredBytes: u.ExpiredBytes, DiskBytes: u.DiskBytes,
 		DetachedBytes: u.DetachedBytes, IndexBytes: u.IndexBytes, IndexHeldBytes: u.IndexHeldBytes, HeapBytes: u.HeapBytes,
-		MappedBytes: u.MappedBytes, Segments: u.Segments, JournalBytes: u.JournalBytes,
+		MappedBytes: u.MappedBytes, KeysAside: u.KeysAside, Segments: u.Segments, JournalBytes: u.JournalBytes,
 		QuarantineBytes: u.QuarantineBytes, Snapshots: u.Snapshots, OldestSnapshot: u.OldestSnapshot.Seconds(),
 		Shards: make([]Shard, len(u.Shards)),
 	}
 	for i, s := range u.Shards {
 		out.Shards[i] = Shard{s.Keys, s.LiveBytes, s.DeadBytes, s.ExpiredBytes, s.DiskBytes, s.DetachedBytes, s.IndexBytes,
-			s.IndexHeldBytes, s.HeapBytes, s.Segments}
+			s.IndexHeldBytes, s.HeapBytes, s.Segments, s.KeysAside}
 	}
 	return out
 }

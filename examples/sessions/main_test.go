@@ -19,7 +19,7 @@ func inBubble(t *testing.T, idle, longest time.Duration, test func(t *testing.T,
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		db, err := freyja.Open(dir, nil)
+		db, err := freyja.Open(dir, &freyja.Options{ExpiryGrace: time.Nanosecond})
 		require.NoError(t, err)
 		test(t, db, newSessions(db, idle, longest))
 		require.NoError(t, db.Close())
