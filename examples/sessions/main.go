@@ -72,7 +72,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 			}
 		}()
 	}
-	db, err := freyja.Open(*dir, &freyja.Options{Logger: log})
+	// The demonstration shows at once what compaction removes. A service leaves the grace at its default, an hour, so that a
+	// clock that is wrong for a while deletes nothing.
+	db, err := freyja.Open(*dir, &freyja.Options{Logger: log, ExpiryGrace: time.Nanosecond})
 	if err != nil {
 		return err
 	}
