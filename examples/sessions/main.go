@@ -131,6 +131,7 @@ func demonstrate(ctx context.Context, db *freyja.DB, s *sessions, stdout io.Writ
 	}
 	fmt.Fprintln(stdout, "bragi: logged in, logged out, out")
 
+	time.Sleep(time.Millisecond) // longer than the grace, also for what has expired just now
 	before := db.Len()
 	if _, err := db.Compact(ctx); err != nil {
 		return err
