@@ -229,7 +229,7 @@ func (s *topScreen) end() {
 	if s.last == nil {
 		return
 	}
-	_, _ = io.WriteString(s.w, screenClose) // at the end of the command there is nobody left to tell
+	_, _ = io.WriteString(s.w, screenClose) // the command ends: an error could not be shown
 	width, _ := s.size()
 	text := ""
 	for line := range strings.Lines(s.block()) {
