@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/freyjadb/freyja"
@@ -56,6 +57,10 @@ func (l *life) scanBeside(ctx context.Context, s *store, live int64) (report.Sca
 	for range l.Rounds {
 		writer.Seed = l.nextSeed()
 		windows, err := writer.During(ctx, func(ctx context.Context, _ func()) error {
+			// A short scan could end before the writer is first scheduled: it would have run beside nothing.
+			for writer.Updates() == 0 && ctx.Err() == nil {
+				runtime.Gosched()
+			}
 			took, err := l.scan(ctx, s)
 			beside.Seconds = append(beside.Seconds, took.Seconds())
 			return err
