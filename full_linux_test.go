@@ -38,7 +38,7 @@ func quotaDisk(t *testing.T, size int64) string {
 // onFullDisks runs a test in a folder with size bytes of space, on file systems of each kind. errno is what the system says
 // when there is no more.
 func onFullDisks(t *testing.T, size int64, test func(t *testing.T, dir string, errno syscall.Errno)) {
-	for _, kind := range []diskKind{memoryDisk, ext4Disk, blockDisk} {
+	for _, kind := range []diskKind{memoryDisk, ext4Disk, blockDisk, xfsDisk} {
 		t.Run(kind.name, func(t *testing.T) { test(t, kind.disk(t, size), syscall.ENOSPC) })
 	}
 	t.Run("btrfs with a quota", func(t *testing.T) { test(t, quotaDisk(t, max(size, 16<<20)), syscall.EDQUOT) })
@@ -71,6 +71,7 @@ func TestFullStoreComesBack(t *testing.T) {
 				}
 				store, rest := filepath.Join(dir, fmt.Sprint("store ", reopen)), filepath.Join(dir, "rest")
 				opts := &Options{Shards: 4, SegmentSize: 256 << 10, firstSegmentSize: 32 << 10}
+				require.NoError(t, os.WriteFile(rest, nil, 0o600)) // a full xfs takes no new file
 				db, err := Open(store, opts)
 				require.NoError(t, err)
 				keys := fillStore(t, db, errno)
