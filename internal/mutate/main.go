@@ -89,11 +89,15 @@ func chosen(list, only string) ([]rule, error) {
 	return rules, nil
 }
 
-// checkRules returns what is wrong with rules: text that is not in its file, or there twice.
+// checkRules returns what is wrong with rules: text that is not in its file, or there twice, or code that cannot be built.
 func checkRules(root string, rules []rule) error {
 	var wrong []string
 	for i := range rules {
-		if _, err := rules[i].apply(root); err != nil {
+		mutated, err := rules[i].apply(root)
+		if err == nil {
+			err = rules[i].sound(mutated)
+		}
+		if err != nil {
 			wrong = append(wrong, err.Error())
 		}
 	}

@@ -2,9 +2,14 @@ package main
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -30,7 +35,7 @@ func parseRules(path string) ([]rule, error) {
 	}
 	var rules []rule
 	seen := map[string]int{}
-	p := &parser{path: path, lines: strings.Split(string(b), "\n")}
+	p := &listParser{path: path, lines: strings.Split(string(b), "\n")}
 	for p.skipComments() {
 		r, err := p.rule()
 		if err != nil {
@@ -45,19 +50,19 @@ func parseRules(path string) ([]rule, error) {
 	return rules, nil
 }
 
-// parser goes through the lines of a list.
-type parser struct {
+// listParser goes through the lines of a list.
+type listParser struct {
 	path  string
 	lines []string
 	at    int
 }
 
-func (p *parser) errorf(format string, args ...any) error {
+func (p *listParser) errorf(format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %s", p.path, p.at+1, fmt.Sprintf(format, args...))
 }
 
 // skipComments moves to the next rule, and reports whether there is one.
-func (p *parser) skipComments() bool {
+func (p *listParser) skipComments() bool {
 	for p.at < len(p.lines) && (strings.TrimSpace(p.lines[p.at]) == "" || strings.HasPrefix(p.lines[p.at], "#")) {
 		p.at++
 	}
@@ -65,7 +70,7 @@ func (p *parser) skipComments() bool {
 }
 
 // rule reads the fields of a rule, and then its two pieces of text.
-func (p *parser) rule() (r rule, err error) {
+func (p *listParser) rule() (r rule, err error) {
 	r.line = p.at + 1
 	for ; p.at < len(p.lines) && p.lines[p.at] != "<<<<"; p.at++ {
 		key, value, ok := strings.Cut(p.lines[p.at], ": ")
@@ -99,7 +104,7 @@ func (p *parser) rule() (r rule, err error) {
 }
 
 // text is all up to a line, without the line break before it.
-func (p *parser) text(end string) (string, error) {
+func (p *listParser) text(end string) (string, error) {
 	from := p.at
 	for ; p.at < len(p.lines); p.at++ {
 		if p.lines[p.at] == end {
@@ -108,6 +113,52 @@ func (p *parser) text(end string) (string, error) {
 		}
 	}
 	return "", p.errorf("no line %q follows", end)
+}
+
+// sound reports what keeps mutated Go code from being built, as far as the file alone shows it: a syntax error, or an
+// import that nothing uses any more. Other errors show when the rule is tried.
+func (r *rule) sound(mutated []byte) error {
+	if filepath.Ext(r.file) != ".go" {
+		return nil
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), r.file, mutated, parser.SkipObjectResolution)
+	if err != nil {
+		return fmt.Errorf("rule %q: %w", r.name, err)
+	}
+	used := map[string]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if selector, ok := n.(*ast.SelectorExpr); ok {
+			if x, ok := selector.X.(*ast.Ident); ok {
+				used[x.Name] = true
+			}
+		}
+		return true
+	})
+	for _, spec := range file.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			return fmt.Errorf("rule %q: import %s: %w", r.name, spec.Path.Value, err)
+		}
+		if name := importName(spec, imported); name != "_" && name != "." && !used[name] {
+			return fmt.Errorf("rule %q: nothing uses the import %q", r.name, imported)
+		}
+	}
+	return nil
+}
+
+var majorVersion = regexp.MustCompile(`^v[0-9]+$`)
+
+// importName is the name that an import has in its file: the last part of the path, without a major
+// version and without the ending "-go" (mmap-go).
+func importName(spec *ast.ImportSpec, imported string) string {
+	if spec.Name != nil {
+		return spec.Name.Name
+	}
+	name := path.Base(imported)
+	if majorVersion.MatchString(name) {
+		name = path.Base(path.Dir(imported))
+	}
+	return strings.TrimSuffix(name, "-go")
 }
 
 // apply returns the file of a rule with its change.

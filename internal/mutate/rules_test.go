@@ -19,9 +19,9 @@ func TestEveryRuleApplies(t *testing.T) {
 
 func TestRulesThatDoNotFit(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.go"), []byte("one\ntwo\nthree two\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.txt"), []byte("one\ntwo\nthree two\n"), 0o600))
 	list := filepath.Join(dir, "list")
-	const fields = "rule: a\nbreaks: all\nfile: a.go\ntests: ./a\n"
+	const fields = "rule: a\nbreaks: all\nfile: a.txt\ntests: ./a\n"
 	for text, want := range map[string]string{
 		fields + "<<<<\none\n====\nfour\n>>>>\n":                                                   "",
 		fields + "<<<<\nfive\n====\nfour\n>>>>\n":                                                  "occurs 0 times",
@@ -37,6 +37,26 @@ func TestRulesThatDoNotFit(t *testing.T) {
 		if err == nil {
 			err = checkRules(dir, rules)
 		}
+		if want == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, want)
+		}
+	}
+}
+
+// TestMutatedCodeIsGo: a rule whose code cannot be built tests nothing either.
+func TestMutatedCodeIsGo(t *testing.T) {
+	dir := t.TempDir()
+	code := "package a\n\nimport (\n\t\"math\"\n\tother \"math/rand/v2\"\n)\n\nvar x = math.Pi\n\nvar y = other.Int()\n"
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.go"), []byte(code), 0o600))
+	for replace, want := range map[string]string{
+		"var x = -math.Pi": "",
+		"var x = (math.Pi": "a.go:8:17: expected ')'",
+		"var x = 3":        `nothing uses the import "math"`,
+	} {
+		r := rule{name: "a", file: "a.go", search: "var x = math.Pi", replace: replace}
+		err := checkRules(dir, []rule{r})
 		if want == "" {
 			require.NoError(t, err)
 		} else {
