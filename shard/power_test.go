@@ -201,3 +201,21 @@ func TestSyncReachesBatchesInFront(t *testing.T) {
 	require.NoError(t, l.shards[2].Sync())
 	require.Empty(t, l.shards[2].unsettled)
 }
+
+// TestSyncSettlesRecoveredBatches: a batch that recovery finds whole may be in the page cache alone. A sync of one of its
+// shards puts all of its parts on disk before it promises any.
+func TestSyncSettlesRecoveredBatches(t *testing.T) {
+	l := newLone(t, 2, allHashes)
+	_, err := Apply([]Part{{Shard: l.shards[0], Ops: l.ops("a")}, {Shard: l.shards[1], Ops: l.ops("b")}})
+	require.NoError(t, err)
+	l.rest()
+	died, err := l.image().restore(t, loneDir(t), allHashes)
+	require.NoError(t, err)
+	defer died.remove()
+	first, second := died.shards[0], died.shards[1]
+	require.Equal(t, l.shards[1].seq, second.seq)
+	require.Less(t, second.dataSynced.Load(), second.seq, "Open has synced the part, and this test shows nothing")
+	require.NoError(t, first.Sync())
+	require.Equal(t, second.seq, second.dataSynced.Load(), "the other part of a promised batch may be lost")
+	require.Empty(t, first.unsettled)
+}
