@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/freyjadb/freyja/internal/crashpoint"
+	"github.com/freyjadb/freyja/internal/ioevent"
 	"github.com/freyjadb/freyja/shard"
 )
 
@@ -112,6 +113,91 @@ func TestJournalBringsWritesBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestJournalGoesLast: Open removes a journal when all that it had is on disk in the segments, and the marks that say so
+// too: once it is gone, the mark alone tells a record that is damaged from one that was never whole.
+func TestJournalGoesLast(t *testing.T) {
+	// closing: the process died in Close. It writes an index once a segment is synced, so there is none in the worst case.
+	for _, closing := range []bool{false, true} {
+		t.Run(fmt.Sprint("closing=", closing), func(t *testing.T) {
+			dir, left := fastDir(t), fastDir(t)
+			db := openStoreIn(t, dir, journalOptions())
+			for i := range 30 {
+				require.NoError(t, db.Put(fmt.Appendf(nil, "key %d", i), make([]byte, 50)))
+			}
+			if !closing {
+				left = forgetfulCopy(t, dir)
+			}
+			copied := false
+			watchIO(t, func(e ioevent.Event) (err error) {
+				if closing && !copied && e.Op == ioevent.Remove && shard.IsJournal(filepath.Base(e.Path)) {
+					copied, err = true, os.CopyFS(left, os.DirFS(dir))
+				}
+				return err
+			})
+			require.NoError(t, db.Close())
+			require.Equal(t, closing, copied)
+			saved, err := filepath.Glob(filepath.Join(left, "*.index"))
+			require.NoError(t, err)
+			for _, path := range saved {
+				require.NoError(t, os.Remove(path))
+			}
+
+			watch := &journalWatch{t: t, unsynced: map[string]bool{}, promised: map[string]int64{}}
+			watchIO(t, watch.event)
+			opened := openStoreIn(t, left, journalOptions())
+			ioevent.Set(nil)
+			require.Positive(t, watch.removed)
+			require.Equal(t, closing, opened.Recovery().JournalBytes == 0)
+			require.Equal(t, 30, opened.Len())
+		})
+	}
+}
+
+// journalWatch looks, whenever a journal is about to be removed, whether the segments are on disk.
+type journalWatch struct {
+	t        *testing.T
+	mu       sync.Mutex
+	unsynced map[string]bool  // segments written to by system calls, and not synced after that
+	promised map[string]int64 // segments, and the end that the mark promises that was synced last
+	removed  int              // journals
+	noMarks  bool             // who removes the journal stores none
+}
+
+func (w *journalWatch) event(e ioevent.Event) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case e.Op == ioevent.Write:
+		w.unsynced[e.Path] = true
+	case e.Op == ioevent.Sync || e.Op == ioevent.SyncRange && e.Offset == 0:
+		w.promised[e.Path] = w.promisedEnd(e.Path)
+		if e.Op == ioevent.Sync {
+			delete(w.unsynced, e.Path)
+		}
+	case e.Op == ioevent.Remove && shard.IsJournal(filepath.Base(e.Path)):
+		w.removed++
+		for _, path := range segmentFiles(w.t, filepath.Dir(e.Path)) {
+			if w.unsynced[path] {
+				w.t.Errorf("%s is removed, and what was written to %s is not on disk", e.Path, path)
+			}
+			if end := w.promisedEnd(path); !w.noMarks && w.promised[path] < end {
+				w.t.Errorf("%s is removed, the mark of %s promises what is in front of %d, and on disk it promises what is in front of %d",
+					e.Path, path, end, w.promised[path])
+			}
+		}
+	}
+	return nil
+}
+
+// promisedEnd is what the newest mark of a segment promises now, 0 for another file.
+func (w *journalWatch) promisedEnd(path string) int64 {
+	b, err := os.ReadFile(path)
+	if err != nil || filepath.Ext(path) != ".seg" || len(b) < 4096 {
+		return 0
+	}
+	return shard.PromisedEnd(b)
 }
 
 func journalsIn(t testing.TB, dir string) (names []string) {
@@ -305,6 +391,25 @@ func TestJournalCutIsOneInstant(t *testing.T) {
 }
 
 // TestRepairSalvagesJournal: a segment that is cut short keeps Repair from putting back what it had, and nothing else.
+// TestRepairSyncsWhatTheJournalHad: Repair maps no segment for writing, and so syncs none but by the replay itself.
+func TestRepairSyncsWhatTheJournalHad(t *testing.T) {
+	dir := fastDir(t)
+	db := openStoreIn(t, dir, journalOptions())
+	for i := range 30 {
+		require.NoError(t, db.Put(fmt.Appendf(nil, "key %d", i), make([]byte, 50)))
+	}
+	copied := forgetfulCopy(t, dir)
+	require.NoError(t, db.Close())
+	watch := &journalWatch{t: t, unsynced: map[string]bool{}, promised: map[string]int64{}, noMarks: true}
+	watchIO(t, watch.event)
+	report, err := Repair(t.Context(), copied, nil)
+	ioevent.Set(nil)
+	require.NoError(t, err)
+	require.Empty(t, report.Damages)
+	require.EqualValues(t, 30, report.Records)
+	require.Positive(t, watch.removed)
+}
+
 func TestRepairSalvagesJournal(t *testing.T) {
 	dir := fastDir(t)
 	db := openStoreIn(t, dir, journalOptions())
