@@ -160,6 +160,34 @@ func TestForeignHint(t *testing.T) {
 	}
 }
 
+// TestHintOfAnEarlierState: a hint that has all records of its segment but the last is not used.
+func TestHintOfAnEarlierState(t *testing.T) {
+	e, parent := newExtracts(t, 0), loneDir(t)
+	l, err := e.image.restore(t, parent, allHashes)
+	require.NoError(t, err)
+	seg := l.sealed(0)[1]
+	require.False(t, seg.compacted)
+	end := int64(headerSize)
+	for {
+		rec, reason := seg.decode(seg.bytes(seg.end), end, true)
+		require.Empty(t, reason)
+		if end+rec.size == seg.end {
+			break
+		}
+		end += rec.size
+	}
+	require.Greater(t, end, int64(headerSize))
+	cfg := l.config(0, nil, nil)
+	pass := seg.pass(t.Context(), end)
+	h, err := cfg.hintOf(seg, end, true, pass)
+	require.NoError(t, err)
+	pass.visit.Leave()
+	early, name := cfg.encodeHint(seg, h), hintPath(seg.name())
+	l.remove()
+	require.NotEmpty(t, e.image.files[name])
+	e.requireOneHintLess(t, e.image.with(name, early), parent, "the hint of an earlier state")
+}
+
 // TestDamagedSavedIndex flips a bit of each byte of a saved index that means something, and cuts it.
 func TestDamagedSavedIndex(t *testing.T) {
 	e, parent, rng := newExtracts(t, 0), loneDir(t), loneRand(t)
