@@ -118,30 +118,38 @@ func TestJournalBringsWritesBack(t *testing.T) {
 // TestJournalGoesLast: Open removes a journal when all that it had is on disk in the segments, and the marks that say so
 // too: once it is gone, the mark alone tells a record that is damaged from one that was never whole.
 func TestJournalGoesLast(t *testing.T) {
-	// closing: the process died in Close. It writes an index once a segment is synced, so there is none in the worst case.
-	for _, closing := range []bool{false, true} {
-		t.Run(fmt.Sprint("closing=", closing), func(t *testing.T) {
+	for _, before := range []string{"killed", "killed in Close", "repaired"} {
+		t.Run(before, func(t *testing.T) {
 			dir, left := fastDir(t), fastDir(t)
 			db := openStoreIn(t, dir, journalOptions())
 			for i := range 30 {
 				require.NoError(t, db.Put(fmt.Appendf(nil, "key %d", i), make([]byte, 50)))
 			}
-			if !closing {
+			inClose := before == "killed in Close"
+			if !inClose {
 				left = forgetfulCopy(t, dir)
 			}
 			copied := false
 			watchIO(t, func(e ioevent.Event) (err error) {
-				if closing && !copied && e.Op == ioevent.Remove && shard.IsJournal(filepath.Base(e.Path)) {
+				if inClose && !copied && e.Op == ioevent.Remove && shard.IsJournal(filepath.Base(e.Path)) {
 					copied, err = true, os.CopyFS(left, os.DirFS(dir))
 				}
 				return err
 			})
 			require.NoError(t, db.Close())
-			require.Equal(t, closing, copied)
+			ioevent.Set(nil)
+			require.Equal(t, inClose, copied)
+			// Close saves the index once a segment is synced. In the worst case it did not come to that.
 			saved, err := filepath.Glob(filepath.Join(left, "*.index"))
 			require.NoError(t, err)
 			for _, path := range saved {
 				require.NoError(t, os.Remove(path))
+			}
+			if before == "repaired" {
+				report, err := Repair(t.Context(), left, nil)
+				require.NoError(t, err)
+				require.Empty(t, report.Damages)
+				require.EqualValues(t, 30, report.Records)
 			}
 
 			watch := &journalWatch{t: t, unsynced: map[string]bool{}, promised: map[string]int64{}}
@@ -149,7 +157,7 @@ func TestJournalGoesLast(t *testing.T) {
 			opened := openStoreIn(t, left, journalOptions())
 			ioevent.Set(nil)
 			require.Positive(t, watch.removed)
-			require.Equal(t, closing, opened.Recovery().JournalBytes == 0)
+			require.Equal(t, before == "killed", opened.Recovery().JournalBytes > 0)
 			require.Equal(t, 30, opened.Len())
 		})
 	}
@@ -391,22 +399,25 @@ func TestJournalCutIsOneInstant(t *testing.T) {
 }
 
 // TestRepairSalvagesJournal: a segment that is cut short keeps Repair from putting back what it had, and nothing else.
-// TestRepairSyncsWhatTheJournalHad: Repair maps no segment for writing, and so syncs none but by the replay itself.
+// TestRepairSyncsWhatTheJournalHad: a damaged journal goes to the quarantine when what was in front of the damage is on
+// disk in the segments.
 func TestRepairSyncsWhatTheJournalHad(t *testing.T) {
 	dir := fastDir(t)
 	db := openStoreIn(t, dir, journalOptions())
-	for i := range 30 {
-		require.NoError(t, db.Put(fmt.Appendf(nil, "key %d", i), make([]byte, 50)))
-	}
+	fill(t, db, 20)
 	copied := forgetfulCopy(t, dir)
 	require.NoError(t, db.Close())
+	path := filepath.Join(copied, journalsIn(t, copied)[0])
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	b[bytes.Index(b, []byte("key 10"))] ^= 1
+	require.NoError(t, os.WriteFile(path, b, 0o600))
 	watch := &journalWatch{t: t, unsynced: map[string]bool{}, promised: map[string]int64{}, noMarks: true}
 	watchIO(t, watch.event)
 	report, err := Repair(t.Context(), copied, nil)
 	ioevent.Set(nil)
 	require.NoError(t, err)
-	require.Empty(t, report.Damages)
-	require.EqualValues(t, 30, report.Records)
+	require.EqualValues(t, 10, report.Records)
 	require.Positive(t, watch.removed)
 }
 
