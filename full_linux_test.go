@@ -35,13 +35,20 @@ func quotaDisk(t *testing.T, size int64) string {
 	return sub
 }
 
-// onFullDisks runs a test in a folder with size bytes of space, on file systems of each kind. errno is what the system says
-// when there is no more.
-func onFullDisks(t *testing.T, size int64, test func(t *testing.T, dir string, errno syscall.Errno)) {
-	for _, kind := range []diskKind{memoryDisk, ext4Disk, blockDisk, xfsDisk} {
-		t.Run(kind.name, func(t *testing.T) { test(t, kind.disk(t, size), syscall.ENOSPC) })
+// fullDisk is a folder with little space.
+type fullDisk struct {
+	dir   string
+	errno syscall.Errno // what the system says when there is no more
+	spare int64         // without so many free bytes the file system makes no file
+}
+
+// onFullDisks runs a test in a folder with size bytes of space, on file systems of each kind.
+func onFullDisks(t *testing.T, size int64, test func(t *testing.T, disk fullDisk)) {
+	for _, kind := range []diskKind{memoryDisk, ext4Disk, blockDisk} {
+		t.Run(kind.name, func(t *testing.T) { test(t, fullDisk{kind.disk(t, size), syscall.ENOSPC, 0}) })
 	}
-	t.Run("btrfs with a quota", func(t *testing.T) { test(t, quotaDisk(t, max(size, 16<<20)), syscall.EDQUOT) })
+	t.Run("xfs", func(t *testing.T) { test(t, fullDisk{xfsDisk.disk(t, size), syscall.ENOSPC, 1 << 20}) })
+	t.Run("btrfs with a quota", func(t *testing.T) { test(t, fullDisk{quotaDisk(t, max(size, 16<<20)), syscall.EDQUOT, 0}) })
 }
 
 // fillStore puts keys until there is no more space, and returns how many there are.
@@ -60,10 +67,12 @@ func fillStore(t *testing.T, db *DB, errno syscall.Errno) (keys int) {
 	}
 }
 
-// TestFullStoreComesBack fills a store, and then the disk to the last byte while the store is closed or open. Deletes work, and compaction
-// gives space back, in the store as it is and in the one that is opened there.
+// TestFullStoreComesBack fills a store, and then the disk while the store is closed or open: to the last byte, but for what
+// the file system needs to make a file. Deletes work, and compaction gives space back, in the store as it is and in
+// the one that is opened there.
 func TestFullStoreComesBack(t *testing.T) {
-	onFullDisks(t, 6<<20, func(t *testing.T, dir string, errno syscall.Errno) {
+	onFullDisks(t, 6<<20, func(t *testing.T, disk fullDisk) {
+		dir, errno := disk.dir, disk.errno
 		for _, reopen := range []bool{false, true} {
 			t.Run(fmt.Sprint("reopen=", reopen), func(t *testing.T) {
 				if reopen && errno == syscall.EDQUOT {
@@ -71,7 +80,7 @@ func TestFullStoreComesBack(t *testing.T) {
 				}
 				store, rest := filepath.Join(dir, fmt.Sprint("store ", reopen)), filepath.Join(dir, "rest")
 				opts := &Options{Shards: 4, SegmentSize: 256 << 10, firstSegmentSize: 32 << 10}
-				require.NoError(t, os.WriteFile(rest, nil, 0o600)) // a full xfs takes no new file
+				require.NoError(t, os.WriteFile(rest, make([]byte, disk.spare), 0o600)) // a full disk may take no file
 				db, err := Open(store, opts)
 				require.NoError(t, err)
 				keys := fillStore(t, db, errno)
@@ -81,6 +90,11 @@ func TestFullStoreComesBack(t *testing.T) {
 				}
 				if errno == syscall.ENOSPC { // at the last byte of its quota btrfs makes no file at all
 					fillDisk(t, rest)
+					if disk.spare > 0 {
+						info, err := os.Stat(rest)
+						require.NoError(t, err)
+						require.NoError(t, os.Truncate(rest, info.Size()-disk.spare))
+					}
 				}
 				if reopen {
 					db, err = Open(store, opts)
