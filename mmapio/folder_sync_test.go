@@ -45,3 +45,25 @@ func TestFailedSyncOfFolderStays(t *testing.T) {
 		require.NoError(t, folder.Close())
 	}
 }
+
+// TestRewriteHeadWritesBeforeItSyncs: a page whose sync failed counts as clean in the page cache, so that a sync alone would
+// write nothing and succeed.
+func TestRewriteHeadWritesBeforeItSyncs(t *testing.T) {
+	folder, err := OpenFolder(t.TempDir())
+	require.NoError(t, err)
+	defer folder.Close()
+	require.NoError(t, folder.WriteFileAtomic("file", []byte("content")))
+	var calls []string
+	ioevent.Set(func(e ioevent.Event) error {
+		if e.Op == ioevent.Write {
+			require.EqualValues(t, 0, e.Offset)
+			require.EqualValues(t, 4, e.Length)
+		}
+		calls = append(calls, e.Op.String())
+		return nil
+	})
+	err = folder.RewriteHead("file", []byte("cont"))
+	ioevent.Set(nil)
+	require.NoError(t, err)
+	require.Equal(t, []string{"open", "write", "sync"}, calls)
+}

@@ -244,3 +244,28 @@ func TestCutIsOneInstant(t *testing.T) {
 	require.NoError(t, <-applied)
 	require.Equal(t, c.first, c.last, "the cut has a part of the batch and lacks another")
 }
+
+// TestWriteThatFindsItDoneReturnsTheLastNumber: a write that has nothing to do relies on one before it, which may not be on
+// disk. Its caller waits for the number that it returns.
+func TestWriteThatFindsItDoneReturnsTheLastNumber(t *testing.T) {
+	l := newLone(t, 1, allHashes)
+	s, a, b := l.shards[0], []byte("a"), []byte("b")
+	l.put(0, "a", "1", 0)
+	require.NoError(t, s.Sync())
+	deleted, err := s.Delete(a, l.hash(a))
+	require.NoError(t, err)
+	again, err := s.Delete(a, l.hash(a))
+	require.NoError(t, err)
+	require.Equal(t, deleted, again)
+	put, stored, err := s.PutIfAbsent(b, b, l.hash(b))
+	require.NoError(t, err)
+	require.True(t, stored)
+	again, stored, err = s.PutIfAbsent(b, b, l.hash(b))
+	require.NoError(t, err)
+	require.False(t, stored)
+	require.Equal(t, put, again)
+	again, swapped, err := s.CompareAndSwap(b, a, a, l.hash(b))
+	require.NoError(t, err)
+	require.False(t, swapped)
+	require.Equal(t, put, again)
+}

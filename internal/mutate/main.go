@@ -134,6 +134,11 @@ func (r *rule) try(ctx context.Context, timeout time.Duration) (outcome, detail 
 	if out, err := goCommand(ctx, overlay, "build", "./"+filepath.Dir(r.file)); err != nil {
 		return broken, "the mutated code does not build:\n" + out
 	}
+	for _, args := range r.tests { // or tests that do not build would count as tests that notice
+		if out, err := goCommand(ctx, overlay, "test", "-c", "-o", os.DevNull, args[0]); err != nil {
+			return broken, "the tests do not build:\n" + out
+		}
+	}
 	for _, args := range r.tests {
 		if _, err := goCommand(ctx, overlay, append([]string{"test", "-count=1", "-timeout", timeout.String()}, args...)...); err != nil {
 			if r.survives != "" {
