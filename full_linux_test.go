@@ -67,9 +67,9 @@ func fillStore(t *testing.T, db *DB, errno syscall.Errno) (keys int) {
 	}
 }
 
-// TestFullStoreComesBack fills a store, and then the disk while the store is closed or open: to the last byte, but for what
-// the file system needs to make a file. Deletes work, and compaction gives space back, in the store as it is and in
-// the one that is opened there.
+// TestFullStoreComesBack fills a store, and then the disk while the store is closed or open: to the
+// last byte, but for what the file system needs to make a file. Deletes work, and compaction gives
+// space back, in the store as it is and in the one that is opened there.
 func TestFullStoreComesBack(t *testing.T) {
 	onFullDisks(t, 6<<20, func(t *testing.T, disk fullDisk) {
 		dir, errno := disk.dir, disk.errno

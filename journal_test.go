@@ -128,8 +128,9 @@ func TestJournalBringsWritesBack(t *testing.T) {
 	}
 }
 
-// TestJournalGoesLast: Open removes a journal when all that it had is on disk in the segments, and the marks that say so
-// too: once it is gone, the mark alone tells a record that is damaged from one that was never whole.
+// TestJournalGoesLast: Open removes a journal when all that it had is on disk in the segments, and
+// the marks that say so too: once it is gone, the mark alone tells a record that is damaged from
+// one that was never whole.
 func TestJournalGoesLast(t *testing.T) {
 	for _, before := range []string{"killed", "killed in Close", "repaired"} {
 		t.Run(before, func(t *testing.T) {
@@ -242,16 +243,24 @@ func contentsOf(t testing.TB, db *DB) map[string]string {
 	return all
 }
 
+// storeInJournal is a store with 20 keys that only its journal has, the path of that, and what is
+// in it.
+func storeInJournal(t *testing.T) (dir, path string, journal []byte) {
+	t.Helper()
+	from := fastDir(t)
+	db := openStoreIn(t, from, journalOptions())
+	fill(t, db, 20)
+	dir = forgetfulCopy(t, from)
+	require.NoError(t, db.Close())
+	path = filepath.Join(dir, journalsIn(t, dir)[0])
+	journal, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return dir, path, journal
+}
+
 // TestDamagedJournal: a promised write that cannot be brought back is damage, and no end of a log.
 func TestDamagedJournal(t *testing.T) {
-	dir := fastDir(t)
-	db := openStoreIn(t, dir, journalOptions())
-	fill(t, db, 20)
-	copied := forgetfulCopy(t, dir)
-	require.NoError(t, db.Close())
-	path := filepath.Join(copied, journalsIn(t, copied)[0])
-	b, err := os.ReadFile(path)
-	require.NoError(t, err)
+	copied, path, b := storeInJournal(t)
 	flip := func(key string) {
 		damaged := bytes.Clone(b)
 		at := bytes.Index(b, []byte(key))
@@ -264,7 +273,7 @@ func TestDamagedJournal(t *testing.T) {
 	require.Equal(t, 19, last.Len())
 
 	flip("key 10")
-	_, err = Open(copied, nil)
+	_, err := Open(copied, nil)
 	require.ErrorIs(t, err, ErrCorrupt)
 	require.ErrorContains(t, err, path)
 	require.ErrorContains(t, err, "frame 10 does not verify")
@@ -411,18 +420,10 @@ func TestJournalCutIsOneInstant(t *testing.T) {
 	}
 }
 
-// TestRepairSalvagesJournal: a segment that is cut short keeps Repair from putting back what it had, and nothing else.
-// TestRepairSyncsWhatTheJournalHad: a damaged journal goes to the quarantine when what was in front of the damage is on
-// disk in the segments.
+// TestRepairSyncsWhatTheJournalHad: a damaged journal goes to the quarantine when what was in front
+// of the damage is on disk in the segments.
 func TestRepairSyncsWhatTheJournalHad(t *testing.T) {
-	dir := fastDir(t)
-	db := openStoreIn(t, dir, journalOptions())
-	fill(t, db, 20)
-	copied := forgetfulCopy(t, dir)
-	require.NoError(t, db.Close())
-	path := filepath.Join(copied, journalsIn(t, copied)[0])
-	b, err := os.ReadFile(path)
-	require.NoError(t, err)
+	copied, path, b := storeInJournal(t)
 	b[bytes.Index(b, []byte("key 10"))] ^= 1
 	require.NoError(t, os.WriteFile(path, b, 0o600))
 	watch := &journalWatch{t: t, unsynced: map[string]bool{}, promised: map[string]int64{}, noMarks: true}
@@ -434,6 +435,7 @@ func TestRepairSyncsWhatTheJournalHad(t *testing.T) {
 	require.Positive(t, watch.removed)
 }
 
+// TestRepairSalvagesJournal: a segment that is cut short keeps Repair from putting back what it had, and nothing else.
 func TestRepairSalvagesJournal(t *testing.T) {
 	dir := fastDir(t)
 	db := openStoreIn(t, dir, journalOptions())

@@ -105,10 +105,11 @@ func (r *repairer) run() (err error) {
 	return err
 }
 
-// replayJournal puts what the journal has into the segments, up to the first frame that is damaged. A journal that has
-// one, or has something for a segment that cannot take it, goes to the quarantine. A sound one stays: the marks do not
-// promise yet what it has promised, and the next Open for writing stores such marks before it removes the journal.
-// Until then nothing is written that it could be replayed over, and segments that Repair replaces get new numbers.
+// replayJournal puts what the journal has into the segments, up to the first frame that is damaged.
+// A journal that has one, or has something for a segment that cannot take it, goes to the
+// quarantine. A sound one stays: the marks do not promise yet what it has promised, and the next
+// Open for writing stores such marks before it removes the journal. Until then nothing is written
+// that it could be replayed over, and segments that Repair replaces get new numbers.
 func (r *repairer) replayJournal() error {
 	m := r.manifest
 	replay := shard.Replay{Folder: r.folder, StoreID: m.storeID, Secret: m.secret, Shards: len(m.shards), Lists: m.lists, Salvage: true}

@@ -46,8 +46,8 @@ func TestFailedSyncOfFolderStays(t *testing.T) {
 	}
 }
 
-// TestRewriteHeadWritesBeforeItSyncs: a page whose sync failed counts as clean in the page cache, so that a sync alone would
-// write nothing and succeed.
+// TestRewriteHeadWritesBeforeItSyncs: a page whose sync failed counts as clean in the page cache,
+// so that a sync alone would write nothing and succeed.
 func TestRewriteHeadWritesBeforeItSyncs(t *testing.T) {
 	folder, err := OpenFolder(t.TempDir())
 	require.NoError(t, err)

@@ -245,8 +245,8 @@ func TestCutIsOneInstant(t *testing.T) {
 	require.Equal(t, c.first, c.last, "the cut has a part of the batch and lacks another")
 }
 
-// TestWriteThatFindsItDoneReturnsTheLastNumber: a write that has nothing to do relies on one before it, which may not be on
-// disk. Its caller waits for the number that it returns.
+// TestWriteThatFindsItDoneReturnsTheLastNumber: a write that has nothing to do relies on one before
+// it, which may not be on disk. Its caller waits for the number that it returns.
 func TestWriteThatFindsItDoneReturnsTheLastNumber(t *testing.T) {
 	l := newLone(t, 1, allHashes)
 	s, a, b := l.shards[0], []byte("a"), []byte("b")

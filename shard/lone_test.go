@@ -243,6 +243,19 @@ func (l *lone) image() image {
 	return im
 }
 
+// twoSegments is a store with a sealed segment and the active one, which have a record each, its
+// image, and the name of the active one.
+func twoSegments(t *testing.T) (l *lone, im image, last string) {
+	t.Helper()
+	l = newLone(t, 1, allHashes)
+	l.put(0, "a", "1", 0)
+	l.seal(0)
+	l.put(0, "b", "2", 0)
+	l.rest()
+	im = l.image()
+	return l, im, im.lastSegment(0)
+}
+
 // without returns im less the files with one of the endings.
 func (im image) without(endings ...string) image {
 	im.files = maps.Clone(im.files)

@@ -202,8 +202,8 @@ func TestSyncReachesBatchesInFront(t *testing.T) {
 	require.Empty(t, l.shards[2].unsettled)
 }
 
-// TestSyncSettlesRecoveredBatches: a batch that recovery finds whole may be in the page cache alone. A sync of one of its
-// shards puts all of its parts on disk before it promises any.
+// TestSyncSettlesRecoveredBatches: a batch that recovery finds whole may be in the page cache
+// alone. A sync of one of its shards puts all of its parts on disk before it promises any.
 func TestSyncSettlesRecoveredBatches(t *testing.T) {
 	l := newLone(t, 2, allHashes)
 	_, err := Apply([]Part{{Shard: l.shards[0], Ops: l.ops("a")}, {Shard: l.shards[1], Ops: l.ops("b")}})

@@ -10,8 +10,8 @@ import (
 	"github.com/freyjadb/freyja/internal/ioevent"
 )
 
-// quarantineWatch looks, when a segment is about to be cut or removed, whether what was copied to the quarantine is on
-// disk: the file, its name, and the name of the quarantine.
+// quarantineWatch looks, when a segment is about to be cut or removed, whether what was copied to
+// the quarantine is on disk: the file, its name, and the name of the quarantine.
 type quarantineWatch struct {
 	t      *testing.T
 	dir    string
@@ -38,17 +38,12 @@ func (w *quarantineWatch) event(e ioevent.Event) error {
 	return nil
 }
 
-// TestQuarantineIsOnDiskBeforeTheCut: a power failure must not take both what recovery has cut and the copy of it.
+// TestQuarantineIsOnDiskBeforeTheCut: a power failure must not take both what recovery has cut and
+// the copy of it.
 func TestQuarantineIsOnDiskBeforeTheCut(t *testing.T) {
 	for _, what := range []string{"torn tail", "segment that is not listed"} {
 		t.Run(what, func(t *testing.T) {
-			l := newLone(t, 1, allHashes)
-			l.put(0, "a", "1", 0)
-			l.seal(0)
-			l.put(0, "b", "2", 0)
-			l.rest()
-			im := l.image()
-			last := im.lastSegment(0)
+			l, im, last := twoSegments(t)
 			if what == "torn tail" {
 				im.files[last][l.shards[0].active.end+3] = 1
 			} else {

@@ -78,13 +78,7 @@ func TestCutSegmentIsSealed(t *testing.T) {
 func TestCutSegmentWithoutRecordsGoes(t *testing.T) {
 	for name, closed := range map[string]bool{"open": false, "closed": true} {
 		t.Run(name, func(t *testing.T) {
-			l := newLone(t, 1, allHashes)
-			l.put(0, "a", "1", 0)
-			l.seal(0)
-			l.put(0, "b", "2", 0)
-			l.rest()
-			im := l.image()
-			last := im.lastSegment(0)
+			_, im, last := twoSegments(t)
 			clear(im.files[last][headerSize:])
 			im.files[last][headerSize+3] = 1
 			if closed {

@@ -38,7 +38,8 @@ func TestDiskWatch(t *testing.T) {
 	size, err := folder.Measure(s.dir)
 	require.NoError(t, err)
 	last := watch.samples[looks]
-	// The load ends with the last sample. Segments that it left may be trimmed after that, and spare ones made.
+	// The load ends with the last sample. Segments that it left may be trimmed after that, and
+	// spare ones made.
 	require.InEpsilon(t, size.Length, last.Length, 0.5)
 	require.Positive(t, last.Blocks)
 	require.Positive(t, last.Segments)

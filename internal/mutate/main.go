@@ -89,7 +89,8 @@ func chosen(list, only string) ([]rule, error) {
 	return rules, nil
 }
 
-// checkRules returns what is wrong with rules: text that is not in its file, or there twice, or code that cannot be built.
+// checkRules returns what is wrong with rules: text that is not in its file, or there twice, or
+// code that cannot be built.
 func checkRules(root string, rules []rule) error {
 	var wrong []string
 	for i := range rules {

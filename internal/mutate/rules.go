@@ -115,8 +115,8 @@ func (p *listParser) text(end string) (string, error) {
 	return "", p.errorf("no line %q follows", end)
 }
 
-// sound reports what keeps mutated Go code from being built, as far as the file alone shows it: a syntax error, or an
-// import that nothing uses any more. Other errors show when the rule is tried.
+// sound reports what keeps mutated Go code from being built, as far as the file alone shows it: a
+// syntax error, or an import that nothing uses any more. Other errors show when the rule is tried.
 func (r *rule) sound(mutated []byte) error {
 	if filepath.Ext(r.file) != ".go" {
 		return nil
